@@ -1,0 +1,58 @@
+# Encore's commands. Each one sets .venv up first; that costs nothing when it stands already.
+
+SHELL := bash
+BIN := .venv/bin
+# Checks cover whatever is there of these.
+CHECKED := $(wildcard src tests benchmarks launch setup.py)
+WORKERS ?= 2
+PYTEST ?=
+DEMO ?=
+
+# Off-screen rendering without a display, unless the user chose otherwise (egl on a GPU).
+export MUJOCO_GL ?= osmesa
+# Two BLAS threads in each of several processes fight for the same cores.
+export OMP_NUM_THREADS ?= 1
+export PYTHONUNBUFFERED := 1
+# A marker of the ROS wheels' start-up hook, set in the process tree of another environment, would disable ours.
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-quick test format format-check lint types pytest bench clean
+
+help:  ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
+
+setup:  ## make .venv, with what the system needs for off-screen rendering
+	@scripts/setup.sh
+
+demo: setup  ## the whole loop on simulated tasks, about 25 minutes on 2 cores; goes on where it was
+	$(BIN)/encore demo $(DEMO)
+
+demo-quick: setup  ## the same path in under 4 minutes
+	$(BIN)/encore demo --config demo_quick --output demo-quick $(DEMO)
+
+test: format-check lint types pytest  ## everything that must hold before a commit; PYTEST="..." adds options
+
+format: setup  ## format the code
+	$(BIN)/ruff format $(CHECKED)
+	$(BIN)/ruff check --fix $(CHECKED)
+
+format-check: setup
+	$(BIN)/ruff format --check $(CHECKED)
+
+lint: setup
+	$(BIN)/ruff check $(CHECKED)
+
+types: setup
+	$(BIN)/mypy $(CHECKED)
+
+pytest: setup
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
+
+bench: setup  ## measure what docs/results.md states
+	@for script in benchmarks/*.py; do case $$script in */_*|*/conftest.py) continue;; esac; \
+	    echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:  ## remove .venv and everything that is built; runs, demo and demo-quick stay
+	rm -rf .venv build install log .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

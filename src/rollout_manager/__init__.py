@@ -1,0 +1,1 @@
+"""What happened: episodes, their environments, their bags and their labels."""

@@ -1,0 +1,59 @@
+"""What decides in an episode in process: a policy, a scripted expert, or nothing."""
+
+from rollout_manager.episode import EpisodeHeader
+from rollout_manager.experts.expert import ActionNoise, Expert
+from rollout_manager.rollout import Decision, Tick, driver_seed
+from vla_policy_node.chunking import ChunkExecutor
+from vla_policy_node.policy import ActionChunk, Policy
+from vla_policy_node.safety import SafetyFilter
+
+
+class PolicyDriver:
+    """Asks the policy where the executor wants a chunk; each action passes the safety filter, as on the robot."""
+
+    def __init__(self, policy: Policy, executor: ChunkExecutor, safety: SafetyFilter) -> None:
+        self._policy = policy
+        self._executor = executor
+        self._safety = safety
+
+    def reset(self, header: EpisodeHeader) -> None:
+        self._policy.reset(driver_seed(header.seed, header.attempt))
+        self._executor.reset()
+        self._safety.reset()
+
+    def step(self, tick: Tick) -> Decision:
+        chunk = None
+        if self._executor.wants_chunk(tick.stamp_ns):
+            chunk = self._policy.act(tick.observation())
+            self._executor.offer(chunk)
+        return Decision(self._safety.check(self._executor.next(tick.stamp_ns)).action, chunk)
+
+
+class ExpertDriver:
+    """Sends the expert's action with noise and proposes the clean one, which is the one to imitate."""
+
+    def __init__(self, expert: Expert, noise: ActionNoise) -> None:
+        self._expert = expert
+        self._noise = noise
+
+    def reset(self, header: EpisodeHeader) -> None:
+        """Raises: SimulatorError: the expert has no script for the task."""
+        self._expert.reset(header.task, header.seed)
+        self._noise.reset(driver_seed(header.seed, header.attempt))
+
+    def step(self, tick: Tick) -> Decision:
+        clean = self._expert.act(tick.privileged_state())
+        return Decision(self._noise.apply(clean), ActionChunk(tick.stamp_ns, clean[None]))
+
+
+class NoDriver:
+    """Holds still: what the task does by itself, the floor of every comparison."""
+
+    def __init__(self, safety: SafetyFilter) -> None:
+        self._safety = safety
+
+    def reset(self, header: EpisodeHeader) -> None:
+        self._safety.reset()
+
+    def step(self, tick: Tick) -> Decision:
+        return Decision(self._safety.hold(("no driver",)).action)

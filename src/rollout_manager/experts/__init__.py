@@ -1,0 +1,1 @@
+"""Scripted experts that act on a simulator's privileged state."""

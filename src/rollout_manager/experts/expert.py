@@ -1,0 +1,76 @@
+"""Scripted experts by name, and the noise that widens what their demonstrations show."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from rollout_manager.exceptions import SimulatorError
+from vla_policy_node.observation import Float32Array, Float64Array
+from vla_policy_node.spec import RobotSpec
+
+
+class Expert(Protocol):
+    """Solves tasks from a simulator's privileged state."""
+
+    def reset(self, task: str, seed: int) -> None:
+        """Start an episode. Raises: SimulatorError: it has no script for the task."""
+        ...
+
+    def act(self, privileged_state: Float64Array) -> Float32Array:
+        """The action, shape (A,), for a state, shape (S,)."""
+        ...
+
+
+def _metaworld() -> Expert:
+    from rollout_manager.experts.metaworld import MetaWorldExpert
+
+    return MetaWorldExpert()
+
+
+EXPERTS: dict[str, Callable[[], Expert]] = {"metaworld": _metaworld}
+
+
+def make_expert(environment: str) -> Expert:
+    """The expert of an environment. Raises: SimulatorError: it has none."""
+    if environment not in EXPERTS:
+        raise SimulatorError(
+            f"environment '{environment}' has no scripted expert; those that have: {', '.join(EXPERTS)}"
+        )
+    return EXPERTS[environment]()
+
+
+class ActionNoise:
+    """Noise on executed actions: the demonstrator drifts off its path and shows the way back (DART, Laskey 2017).
+
+    Executed is clean + noise; the clean action is the label. The noise is a stationary AR(1) process a dimension,
+    n_t = c n_{t-1} + sqrt(1 - c^2) s e_t with e_t ~ N(0, 1), s = `scale` x half the dimension's range. Dimensions that
+    hold their last value (a gripper's target) get none.
+    """
+
+    def __init__(self, spec: RobotSpec, scale: float, correlation: float = 0.0) -> None:
+        """Raises: SimulatorError: a scale below 0, or a correlation outside [0, 1)."""
+        if scale < 0 or not 0 <= correlation < 1:
+            raise SimulatorError(
+                f"action noise of scale {scale} and correlation {correlation}: "
+                "valid are scale >= 0 and correlation in [0, 1)"
+            )
+        half_range = (spec.action_high - spec.action_low) / 2
+        noisy = np.array([d.hold != "last" for d in spec.action])
+        self._deviation = np.where(noisy, scale * half_range, 0.0)
+        self._low, self._high = spec.action_low, spec.action_high
+        self._correlation = correlation
+        self.reset(0)
+
+    def reset(self, seed: int) -> None:
+        """Start an episode; the seed fixes all of its noise."""
+        self._rng = np.random.default_rng(seed)
+        self._noise = self._deviation * self._rng.standard_normal(len(self._deviation))
+
+    def apply(self, action: Float32Array) -> Float32Array:
+        """The action to execute for a clean one, shape (A,), within the limits."""
+        executed = np.clip(action + self._noise, self._low, self._high).astype(np.float32)
+        c = self._correlation
+        fresh = self._deviation * self._rng.standard_normal(len(self._deviation))
+        self._noise = c * self._noise + np.sqrt(1 - c * c) * fresh
+        return executed

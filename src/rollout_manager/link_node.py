@@ -1,0 +1,319 @@
+"""The rollout manager's hands: services, parameters and topics of the simulator and of whatever drives it."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.executors import Executor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.serialization import serialize_message
+from std_srvs.srv import SetBool, Trigger
+
+from rollout_manager.episode import Outcome
+from rollout_manager.live_recording import LiveRecording, stamp_of_cdr
+from rollout_manager.rollout import driver_seed
+from rollout_manager.schedule import Schedule, Try
+from rollout_manager.simulation import TaskInfo
+from rollout_manager.try_runner import NodeLostError, RefusedError
+from vla_policy_node.messages import observation_topics, text_to_message
+from vla_policy_node.ros_node import message_class, publishers, rclpy_maker, settable, take_waiting, topic_qos
+from vla_policy_node.spec import RobotSpec
+from vla_policy_node.topics import ACTION, ACTION_CHUNK, DIAGNOSTICS, INSTRUCTION, JOINT_STATES, MESSAGE_TYPES, OUTCOME
+
+DRIVERS = {"policy": "policy_node", "expert": "expert_node"}
+"""Which node drives."""
+
+STAND_DOWN_S = 1.0
+"""What a driver gets to answer when it is to let go of the robot; one that is dead answers never."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long the manager waits, in seconds, before it takes a node for lost."""
+
+    service_s: float
+    """For a service's answer; loading a checkpoint is the longest of them."""
+    stall_s: float
+    """For the next message of a running try."""
+    start_s: float
+    """For nodes to appear at all."""
+    try_s: float
+    """For one try, whatever happens in it."""
+
+
+class Link:
+    """Drives the nodes of one graph through a try. Spins the executor itself while it waits: one thread, no locks."""
+
+    def __init__(
+        self,
+        node: Node,
+        executor: Executor,
+        spec: RobotSpec,
+        schedule: Schedule,
+        recording: LiveRecording,
+        patience: Patience,
+    ) -> None:
+        self._node, self._executor, self._spec = node, executor, spec
+        self._schedule, self._recording, self._patience = schedule, recording, patience
+        self._driver = DRIVERS[schedule.driver]
+        self._lockstep = True
+        self._make = rclpy_maker()
+        self._checkpoint = ""
+        self._policy_says = ""
+        self._outcome: Outcome | None = None
+        self._active_at = 0.0
+        self._stamps: dict[str, int] = {}
+        self._streams: dict[tuple[str, str], Any] = {}
+        self._service_clients: dict[str, Any] = {}
+        self._inputs = tuple(topic for topic in observation_topics(spec) if topic != INSTRUCTION)
+        self._instruction = node.create_publisher(
+            message_class(MESSAGE_TYPES[INSTRUCTION]), INSTRUCTION, topic_qos(INSTRUCTION, True)
+        )
+        self._listen()
+
+    def _listen(self) -> None:
+        types = observation_topics(self._spec) | {t: MESSAGE_TYPES[t] for t in (ACTION_CHUNK, ACTION)}
+        del types[INSTRUCTION]
+        for topic, kind in types.items():
+            # Deep enough for whatever comes while a service is waited for: nothing may be missing in the bag.
+            qos = topic_qos(topic, self._reliable(topic), depth=200)
+            self._streams[topic, kind] = self._node.create_subscription(
+                message_class(kind), topic, partial(self._on_raw, topic, kind), qos, raw=True,
+                qos_overriding_options=settable(),
+            )  # fmt: skip
+        for topic, callback in ((OUTCOME, self._on_outcome), (DIAGNOSTICS, self._on_diagnostics)):
+            qos = topic_qos(topic, True)
+            self._node.create_subscription(message_class(MESSAGE_TYPES[topic]), topic, callback, qos)
+
+    def _reliable(self, topic: str) -> bool:
+        """A reliable reader gets nothing from a best-effort publisher, such as many a camera is."""
+        offered = self._node.get_publishers_info_by_topic(topic)
+        return all(info.qos_profile.reliability.name == "RELIABLE" for info in offered)
+
+    def _published(self, topic: str) -> bool:
+        return bool(publishers(self._node, topic))
+
+    # What the try runner asks for
+
+    def wait_until_ready(self, timeout_s: float) -> None:
+        """Wait until simulator and driver answer. Raises: NodeLostError: one does not within the time."""
+        self._checkpoint = ""
+        deadline = time.monotonic() + timeout_s
+        for name in ("sim_node", self._driver):
+            while not self._alive(name):
+                if time.monotonic() > deadline:
+                    raise NodeLostError(
+                        f"{name} did not answer within {timeout_s:.0f} s on ROS_DOMAIN_ID="
+                        f"{os.environ.get('ROS_DOMAIN_ID', '0')}; start it, or see its log"
+                    )
+        for topic in self._inputs:
+            if not publishers(self._node, topic):
+                self._spin(partial(self._published, topic), 2.0)
+
+    def disable(self) -> None:
+        self._switch(f"{self._driver}/enable", False)
+
+    def reset(self, attempt: Try) -> TaskInfo:
+        changes = {
+            "task": attempt.task,
+            "seed": attempt.seed,
+            "time_limit_steps": attempt.time_limit,
+            "episode_id": attempt.episode_id,
+            "attempt": attempt.attempt,
+        }
+        self._set("sim_node", changes)
+        needed = {topic: {self._node.get_name(), self._driver} for topic in self._inputs}
+        if self._schedule.driver == "expert":
+            needed = {topic: {self._node.get_name()} for topic in self._inputs}
+        content = self._matched(partial(self._call, "sim_node/reset", Trigger, Trigger.Request()), needed)
+        return TaskInfo(**{f.name: content[f.name] for f in fields(TaskInfo)})
+
+    def prepare(self, attempt: Try, info: TaskInfo) -> str:
+        message = text_to_message(self._make, info.instruction)
+        self._instruction.publish(message)
+        self._recording.preface(INSTRUCTION, MESSAGE_TYPES[INSTRUCTION], serialize_message(message))
+        self._info, self._outcome = info, None
+        changes: dict[str, Any] = {
+            "episode_seed": driver_seed(attempt.seed, attempt.attempt),
+            "exploration": attempt.exploration,
+            "start_stamp_ns": info.first_stamp_ns,
+        }
+        if self._schedule.driver == "expert":
+            changes |= {"task": attempt.task, "seed": attempt.seed}
+            changes["noise_correlation"] = self._schedule.noise_correlation
+        else:
+            changes["execute_every"] = self._schedule.execute_every
+            if self._schedule.checkpoint != self._checkpoint:
+                changes["checkpoint"] = self._schedule.checkpoint
+        self._set(self._driver, changes)
+        self._checkpoint = self._schedule.checkpoint
+        return self._checkpoint_digest()
+
+    def enable(self) -> None:
+        needed = {ACTION: {"sim_node", self._node.get_name()}, ACTION_CHUNK: {self._node.get_name()}}
+        self._matched(partial(self._switch, f"{self._driver}/enable", True), needed)
+
+    def run(self) -> None:
+        self._active_at = time.monotonic()
+        self._switch("sim_node/run", True)
+
+    def watch(self) -> Outcome:
+        deadline = time.monotonic() + self._patience.try_s
+        self._active_at = time.monotonic()
+        known = self._writers()
+        while self._outcome is None:
+            self._executor.spin_once(timeout_sec=0.2)
+            self._recording.check()
+            now = time.monotonic()
+            if now - self._active_at > self._patience.stall_s:
+                raise NodeLostError(self._why_silent(known))
+            if now > deadline:
+                raise NodeLostError(f"the try took longer than {self._patience.try_s:.0f} s")
+        return self._outcome
+
+    def stop(self) -> None:
+        self.disable()
+        last = int(self._switch("sim_node/run", False)["stamp_ns"])
+        if not self._spin(lambda: all(self._stamps.get(t, 0) >= last for t in self._inputs), 2.0):
+            late = [t for t in self._inputs if self._stamps.get(t, 0) < last]
+            raise NodeLostError(f"the last observation did not arrive on {', '.join(late)}")
+
+    def stand_down(self) -> None:
+        request = SetBool.Request(data=False)
+        with contextlib.suppress(NodeLostError):
+            self._ask(f"{self._driver}/enable", SetBool, request, STAND_DOWN_S)
+
+    # Topics
+
+    def _on_raw(self, topic: str, kind: str, cdr: bytes) -> None:
+        self._receive(topic, kind, cdr)
+        for (other, other_kind), stream in self._streams.items():
+            for waiting in take_waiting(stream):
+                self._receive(other, other_kind, waiting)
+
+    def _receive(self, topic: str, kind: str, cdr: bytes) -> None:
+        self._active_at = time.monotonic()
+        stamp_ns = stamp_of_cdr(cdr)
+        self._stamps[topic] = stamp_ns
+        self._recording.record(topic, kind, stamp_ns, cdr)
+
+    def _on_outcome(self, message: Any) -> None:
+        content = json.loads(message.data)
+        if content.get("episode_id") != self._recording.episode_id:
+            return  # Latched: the outcome of an earlier try.
+        self._outcome = Outcome.from_dict({f.name: content[f.name] for f in fields(Outcome)})
+        self._recording.epilogue(OUTCOME, MESSAGE_TYPES[OUTCOME], serialize_message(message))
+
+    def _on_diagnostics(self, message: Any) -> None:
+        for status in message.status:
+            if status.name == f"{self._driver}: policy":
+                self._policy_says = status.message if status.level != b"\x00" else ""
+
+    # Services
+
+    def _matched(self, ask: Callable[[], Mapping[str, Any]], needed: Mapping[str, set[str]]) -> Mapping[str, Any]:
+        """Ask until the node sees all listeners that a try needs: what it published before that would be lost."""
+        deadline = time.monotonic() + self._patience.start_s
+        while True:
+            content = ask()
+            missing = {t: names - set(content["listeners"].get(t, ())) for t, names in needed.items()}
+            if not any(missing.values()):
+                return content
+            if time.monotonic() > deadline:
+                lost = "; ".join(f"{', '.join(sorted(n))} on {t}" for t, n in missing.items() if n)
+                raise NodeLostError(f"not listening within {self._patience.start_s:.0f} s: {lost}")
+            self._spin(lambda: False, 0.05)
+
+    def _switch(self, service: str, on: bool) -> Mapping[str, Any]:
+        return self._call(service, SetBool, SetBool.Request(data=on))
+
+    def _call(self, service: str, kind: Any, request: Any) -> Mapping[str, Any]:
+        response = self._ask(service, kind, request, self._patience.service_s)
+        if not response.success:
+            raise RefusedError(f"{service}: {response.message}")
+        return json.loads(response.message) if response.message.startswith("{") else {}
+
+    def _set(self, node: str, changes: Mapping[str, Any]) -> None:
+        parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in changes.items()]
+        answer = self._ask(
+            f"{node}/set_parameters", SetParameters, SetParameters.Request(parameters=parameters),
+            self._patience.service_s,
+        )  # fmt: skip
+        refused = [
+            f"{_describe(p)}: {r.reason}" for p, r in zip(parameters, answer.results, strict=True) if not r.successful
+        ]
+        if refused:
+            raise RefusedError(f"{node} refuses {'; '.join(refused)}")
+
+    def _checkpoint_digest(self) -> str:
+        if self._schedule.driver == "expert":
+            return ""
+        about = self._call(f"{self._driver}/describe", Trigger, Trigger.Request())
+        if about["spec_digest"] != self._info.spec_digest:
+            raise RefusedError(
+                f"{self._driver} is configured for robot '{about['robot']}' ({about['spec_digest']}), but sim_node "
+                f"simulates '{self._info.robot}' ({self._info.spec_digest})"
+            )
+        return str(about["checkpoint_digest"])
+
+    def _alive(self, node: str) -> bool:
+        request = GetParameters.Request(names=["use_sim_time"])
+        try:
+            self._ask(f"{node}/get_parameters", GetParameters, request, 1.0)
+        except NodeLostError:
+            return False
+        return True
+
+    def _writers(self) -> dict[str, set[bytes]]:
+        """The endpoints of either node by which a restarted one is told from the one that was there before."""
+        topics = {"sim_node": JOINT_STATES, self._driver: ACTION}
+        found = {name: self._node.get_publishers_info_by_topic(topic) for name, topic in topics.items()}
+        return {name: {bytes(info.endpoint_gid) for info in infos} for name, infos in found.items()}
+
+    def _why_silent(self, known: Mapping[str, set[bytes]]) -> str:
+        """In words. Args: known: the nodes' endpoints when the try began."""
+        dead = [name for name in ("sim_node", self._driver) if not self._alive(name)]
+        what = f"nothing happened for {self._patience.stall_s:.0f} s"
+        if dead:
+            return f"{what}: {' and '.join(dead)} died or hangs"
+        if again := [name for name, writers in self._writers().items() if writers - known[name]]:
+            return f"{what}: {' and '.join(again)} died and was started again"
+        silent = [t for t in self._inputs if not publishers(self._node, t)]
+        if silent:
+            return f"{what}: no publisher on {', '.join(silent)}"
+        return f"{what} though all nodes answer" + (
+            f"; {self._driver} says: {self._policy_says}" * bool(self._policy_says)
+        )
+
+    def _ask(self, service: str, kind: Any, request: Any, timeout_s: float) -> Any:
+        client = self._service_clients.get(service)
+        if client is None:
+            client = self._service_clients[service] = self._node.create_client(kind, service)
+        if not self._spin(client.service_is_ready, timeout_s):
+            raise NodeLostError(f"service {service} is not there")
+        future = client.call_async(request)
+        self._executor.spin_until_future_complete(future, timeout_s)
+        if not future.done():
+            client.remove_pending_request(future)
+            raise NodeLostError(f"{service.split('/')[0]} did not answer {service} within {timeout_s:.0f} s")
+        return future.result()
+
+    def _spin(self, until: Callable[[], bool], timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while not until():
+            if time.monotonic() > deadline:
+                return False
+            self._executor.spin_once(timeout_sec=0.02)
+        return True
+
+
+def _describe(parameter: ParameterMessage) -> str:
+    return f"{parameter.name} = {Parameter.from_parameter_msg(parameter).value!r}"

@@ -1,0 +1,170 @@
+"""A worker of the pool: reads requests from stdin, makes the tries, writes results to stdout. Lines of JSON."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from rollout_manager.drivers import ExpertDriver, NoDriver, PolicyDriver
+from rollout_manager.env import Env
+from rollout_manager.envs.registry import make_env
+from rollout_manager.episode import EpisodeHeader
+from rollout_manager.exceptions import SimulatorError
+from rollout_manager.experts.expert import ActionNoise, make_expert
+from rollout_manager.pool import EpisodeRequest
+from rollout_manager.rollout import (
+    DecisionLog,
+    Driver,
+    EpisodeResult,
+    Observer,
+    describe,
+    new_header,
+    replay_actions,
+    run_episode,
+)
+from rollout_manager.success import simulator_label
+from vla_policy_node.chunking import make_executor
+from vla_policy_node.safety import SafetyFilter
+from vla_policy_node.spec import load_spec
+
+if TYPE_CHECKING:  # It imports torch, which only policies need.
+    from vla_policy_node.network_policy import NetworkPolicy
+
+
+class Worker:
+    """Makes tries one after the other; keeps the simulators and the last policy."""
+
+    def __init__(self) -> None:
+        self._envs: dict[tuple[str, str | None], Env] = {}
+        self._policy: tuple[tuple[str, int, str], NetworkPolicy] | None = None
+
+    def run(self, request: EpisodeRequest) -> EpisodeResult:
+        """One try, recorded as the request says."""
+        env = self._env(request)
+        driver, digest = self._driver(request, env)
+        header = new_header(
+            env,
+            request.task,
+            request.seed,
+            driver=request.driver,
+            attempt=request.attempt,
+            exploration=request.exploration,
+            checkpoint_digest=digest,
+            time_limit=request.time_limit,
+        )
+        if request.record == "none":
+            return run_episode(env, driver, header, header.time_limit_steps)
+        if request.record == "all":
+            result = run_episode(env, driver, header, header.time_limit_steps, [_recorder(request, env)])
+        else:
+            result = _record_success(request, env, driver, header)
+        _label(request, result)
+        return result
+
+    def close(self) -> None:
+        for env in self._envs.values():
+            env.close()
+
+    def _env(self, request: EpisodeRequest) -> Env:
+        key = (request.environment, request.robot)
+        if key not in self._envs:
+            spec = None if request.robot is None else load_spec(request.robot)
+            self._envs[key] = make_env(request.environment, spec)
+        return self._envs[key]
+
+    def _driver(self, request: EpisodeRequest, env: Env) -> tuple[Driver, str]:
+        """The driver, and the digest of its checkpoint."""
+        safety = SafetyFilter(env.spec)
+        if request.driver == "none":
+            return NoDriver(safety), ""
+        if request.driver == "expert":
+            noise = ActionNoise(env.spec, request.exploration, request.noise_correlation)
+            return ExpertDriver(make_expert(request.environment), noise), ""
+        from vla_policy_node.exploration import Explore
+
+        policy = self._load(request, env)
+        executor = make_executor(request.execute, env.spec.period_ns, request.execute_every)
+        return PolicyDriver(Explore(policy, request.exploration), executor, safety), policy.checkpoint_digest
+
+    def _load(self, request: EpisodeRequest, env: Env) -> "NetworkPolicy":
+        import torch
+
+        from vla_policy_node.network_policy import NetworkPolicy
+
+        torch.set_num_threads(1)  # There is a worker a core.
+        folder = Path(request.checkpoint or "")
+        written = folder.stat().st_mtime_ns if folder.is_dir() else 0
+        key = (str(folder), written, request.device)
+        if self._policy is None or self._policy[0] != key:
+            self._policy = key, NetworkPolicy.load(folder, env.spec, request.device)
+        return self._policy[1]
+
+
+def _record_success(request: EpisodeRequest, env: Env, driver: Driver, header: EpisodeHeader) -> EpisodeResult:
+    """Run without rendering for the recorder; where it succeeds, run the same actions again with it.
+
+    Raises:
+        SimulatorError: the second run went another way.
+    """
+    log = DecisionLog()
+    first = run_episode(env, driver, header, header.time_limit_steps, [log])
+    if not first.outcome.success:
+        return first
+    again = replay_actions(env, header, log.decisions, [_recorder(request, env)])
+    if again.outcome != first.outcome:
+        raise SimulatorError(f"episode '{header.episode_id}': replay ended as {again.outcome}, not as {first.outcome}")
+    return again
+
+
+def _recorder(request: EpisodeRequest, env: Env) -> Observer:
+    from rollout_manager.recorder import BagObserver
+
+    assert request.bag_root is not None
+    return BagObserver(Path(request.bag_root), env.spec)
+
+
+def _label(request: EpisodeRequest, result: EpisodeResult) -> None:
+    from rollout_manager.labels import append_label
+
+    assert request.bag_root is not None
+    bag = Path(request.bag_root) / request.episode_id
+    if request.record == "all" or result.outcome.success:
+        append_label(bag, simulator_label(result.header, result.outcome))
+
+
+def attempt(worker: Worker, line: str) -> EpisodeResult:
+    """One request's result; whatever goes wrong in it is an aborted episode with its reason."""
+    request = EpisodeRequest(**json.loads(line))
+    try:
+        return worker.run(request)
+    except Exception as error:  # noqa: BLE001 - the boundary of a process: the others go on
+        return request.aborted(describe(error))
+
+
+def main() -> None:
+    """Serve requests until there are no more."""
+    signal.signal(signal.SIGTERM, _stop)
+    results = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # What libraries print must not get among the results.
+    _write(results, {"ready": os.getpid()})
+    worker = Worker()
+    for line in sys.stdin:
+        result = attempt(worker, line)
+        _write(results, {"header": result.header.to_dict(), "outcome": result.outcome.to_dict()})
+    worker.close()
+
+
+def _write(stream: Any, message: dict[str, Any]) -> None:
+    stream.write(json.dumps(message) + "\n")
+    stream.flush()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)  # Unwinds the episode, so that its bag is closed as aborted.
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""One try in a simulated robot as others drive it from outside: reset, observe, apply, ended. No ROS, no clock."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rollout_manager.env import Env
+from rollout_manager.episode import Outcome
+from rollout_manager.exceptions import SimulatorError
+from vla_policy_node.messages import MessageMaker
+from vla_policy_node.observation import Float32Array, Float64Array, Readings
+from vla_policy_node.spec import NANOSECONDS
+
+STAMP_LABEL = "stamp_ns"
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What a simulator says of the try that it has set up; travels as JSON."""
+
+    environment: str
+    task: str
+    instruction: str
+    seed: int
+    robot: str
+    spec_digest: str
+    time_limit_steps: int
+    first_stamp_ns: int
+    """Stamp of the first observation; the k-th is k periods later."""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Simulation:
+    """An environment, the try it is in, and that try's clock: one period a step, never backwards."""
+
+    def __init__(self, env: Env) -> None:
+        self.env = env
+        self.info: TaskInfo | None = None
+        self.outcome: Outcome | None = None
+        self.stamp_ns = 0
+        self._steps = 0
+        self._best = 0.0
+
+    def reset(self, task: str, seed: int, time_limit_steps: int, now_ns: int) -> TaskInfo:
+        """Set up a try.
+
+        Args:
+            time_limit_steps: 0 for the environment's own.
+            now_ns: its first stamp, unless the last try's stamps came as far as that.
+
+        Raises:
+            SimulatorError: unknown task or seed, or a negative time limit.
+        """
+        if time_limit_steps < 0:
+            raise SimulatorError(f"time_limit_steps {time_limit_steps} is negative; 0 means the task's own limit")
+        self.info = None
+        self.env.reset(task, seed)
+        self.outcome, self._steps, self._best = None, 0, 0.0
+        # A second between two tries, so that no observation of the one can pass for one of the other.
+        self.stamp_ns = max(now_ns, self.stamp_ns + NANOSECONDS)
+        self.info = TaskInfo(
+            environment=self.env.name,
+            task=task,
+            instruction=self.env.instruction(task),
+            seed=seed,
+            robot=self.env.spec.name,
+            spec_digest=self.env.spec.digest,
+            time_limit_steps=time_limit_steps or self.env.default_time_limit(task),
+            first_stamp_ns=self.stamp_ns,
+            versions=dict(self.env.versions()),
+        )
+        return self.info
+
+    @property
+    def running(self) -> bool:
+        """A try is set up and has not ended."""
+        return self.info is not None and self.outcome is None
+
+    def read(self) -> Readings:
+        """All sensors now, at `stamp_ns`."""
+        return self.env.read(cameras=True)
+
+    def apply(self, action: Float32Array) -> Outcome | None:
+        """Apply one action, shape (A,), and go on by one period; the outcome where that ended the try.
+
+        Raises:
+            SimulatorError: no try is running, or the environment cannot take the action.
+        """
+        if self.info is None or self.outcome is not None:
+            raise SimulatorError("no try is running; reset first")
+        result = self.env.step(action)
+        self._steps += 1
+        self.stamp_ns += self.env.spec.period_ns
+        self._best = max(self._best, result.progress)
+        if result.success:
+            self.outcome = Outcome("success", self._steps, 1.0)
+        elif result.failure:
+            self.outcome = Outcome("failure", self._steps, self._best)
+        elif self._steps >= self.info.time_limit_steps:
+            self.outcome = Outcome("truncated", self._steps, self._best)
+        return self.outcome
+
+    def abort(self, reason: str) -> Outcome:
+        """End the try for a reason that says nothing about the task."""
+        self.outcome = Outcome("aborted", self._steps, self._best, reason)
+        return self.outcome
+
+
+def state_to_message(make: MessageMaker, stamp_ns: int, state: Float64Array) -> Any:
+    """Privileged state (S,) as a Float64MultiArray, which has no header: the stamp is its dimension's label."""
+    dimension = make(
+        "std_msgs/msg/MultiArrayDimension", label=f"{STAMP_LABEL}={stamp_ns}", size=state.size, stride=state.size
+    )
+    layout = make("std_msgs/msg/MultiArrayLayout", dim=[dimension], data_offset=0)
+    return make("std_msgs/msg/Float64MultiArray", layout=layout, data=state)
+
+
+def state_stamp(msg: Any) -> int:
+    """The stamp in ns that `state_to_message` put in. Raises: SimulatorError: there is none."""
+    label = msg.layout.dim[0].label if len(msg.layout.dim) == 1 else ""
+    name, _, value = label.partition("=")
+    if name != STAMP_LABEL or not value.isdigit():
+        raise SimulatorError(f"privileged state with label '{label}'; expected '{STAMP_LABEL}=<ns>'")
+    return int(value)

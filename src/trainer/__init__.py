@@ -1,0 +1,1 @@
+"""What the robot learns: filters, datasets, learning algorithms and their evaluation."""

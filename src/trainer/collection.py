@@ -1,0 +1,94 @@
+"""Tries of tasks, recorded as bags: what is to be tried, and who carries it out."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from rollout_manager.bag import EpisodeReader
+from rollout_manager.bag_format import METADATA_FILE, PARTIAL
+from rollout_manager.catalog import find_bags
+from rollout_manager.results import EpisodeResultRow, append_results, read_results
+
+
+@dataclass(frozen=True)
+class CollectionPlan:
+    """Initial states to try, and by whom. Every try becomes a bag in `bags`, and a row in `results`."""
+
+    name: str
+    """What the tries are for, in words that progress shows."""
+    driver: Literal["expert", "policy"]
+    tasks: tuple[str, ...]
+    seeds: range
+    bags: Path
+    results: Path
+    checkpoint: Path | None = None
+    """What drives, where a policy does."""
+    attempts: tuple[float, ...] = (0.0,)
+    """Exploration of each try of an initial state; the next is made only where the one before failed. For an
+    expert: the noise in what it sends."""
+    time_limit: int = 0
+    """Steps; 0: the environment's own limit."""
+    execute_every: int = 8
+    """Actions of a chunk carried out before the next is asked for."""
+
+    @property
+    def states(self) -> list[tuple[str, int]]:
+        """Every (task, seed), tasks taking turns: what is interrupted has tried all of them alike."""
+        return [(task, seed) for seed in self.seeds for task in self.tasks]
+
+
+class Collector(Protocol):
+    """Carries plans out. A plan interrupted half-way is finished by carrying it out again."""
+
+    def collect(self, plan: CollectionPlan) -> None:
+        """Try everything that the plan lists and that is not done yet."""
+        ...
+
+    def close(self) -> None:
+        """Stop whatever was started for collecting."""
+        ...
+
+
+def unsolved(
+    states: Iterable[tuple[str, int]], rows: Iterable[EpisodeResultRow], attempts: Sequence[float]
+) -> list[tuple[str, int, int]]:
+    """The next try of every state that is neither solved nor out of tries: task, seed, attempt.
+
+    A try that was aborted says nothing, and is made again.
+    """
+    done: dict[tuple[str, int], dict[int, bool]] = {}
+    for row in rows:
+        if row.ending != "aborted":
+            done.setdefault((row.task, row.seed), {})[row.attempt] = row.success
+    open_tries = []
+    for task, seed in states:
+        tries = done.get((task, seed), {})
+        attempt = next((k for k in range(len(attempts)) if k not in tries), None)
+        if attempt is not None and not any(tries.values()):
+            open_tries.append((task, seed, attempt))
+    return open_tries
+
+
+def rows_so_far(plan: CollectionPlan) -> list[EpisodeResultRow]:
+    """The rows of a plan's tries so far; for looking on while somebody else writes them."""
+    return read_results(plan.results) if plan.results.exists() else []
+
+
+def done_tries(plan: CollectionPlan) -> list[EpisodeResultRow]:
+    """The rows of a plan's tries, when nobody makes any more.
+
+    A bag whose writer was killed just before it wrote its row gets it now; a living writer's would come twice.
+    """
+    rows = rows_so_far(plan)
+    known = {row.episode_id for row in rows}
+    wanted = set(plan.states)
+    found = []
+    for path in find_bags(plan.bags) if plan.bags.is_dir() else ():
+        if path.name not in known and (path / METADATA_FILE).is_file() and not path.name.endswith(PARTIAL):
+            reader = EpisodeReader(path)
+            if (reader.header.task, reader.header.seed) in wanted and reader.header.episode_id not in known:
+                found.append(EpisodeResultRow.of(reader.header, reader.outcome))
+    if found:
+        append_results(plan.results, found)
+    return rows + found

@@ -1,0 +1,40 @@
+"""What `demonstrate` and `rollout` share: carry a plan out, and say how it went."""
+
+from contextlib import closing
+
+from rollout_manager.pool import WorkerPool
+from trainer.collection import CollectionPlan, done_tries
+from trainer.collectors import make_collector
+from trainer.curriculum import check_attempts
+from trainer.exceptions import ConfigError
+from trainer.fbc_config import Via
+
+
+def run_plan(plan: CollectionPlan, via: Via, environment: str, robot: str, workers: int) -> int:
+    """Carry the plan out and print a line a task. Returns the exit code: 1 where nothing succeeded.
+
+    Raises:
+        ConfigError: the plan asks for nothing, or for something out of range.
+    """
+    from rollout_manager.envs.registry import make_env
+    from trainer.statistics import Summary, by_task
+    from vla_policy_node.spec import load_spec
+
+    check_attempts(plan.attempts)
+    if not plan.states or plan.seeds.start < 0 or workers < 1:
+        raise ConfigError(f"{len(plan.tasks)} tasks, {len(plan.seeds)} seeds, {workers} workers: at least one of each")
+    env = make_env(environment, load_spec(robot))
+    for task in plan.tasks:
+        env.instruction(task)  # Refuses an unknown one before anything is started.
+    env.close()
+    logs = plan.results.parent / "logs"
+    with (
+        WorkerPool(workers) as pool,
+        closing(make_collector(via, environment, robot, pool, workers, logs)) as collector,
+    ):
+        collector.collect(plan)
+    rows = done_tries(plan)
+    for task, of_task in by_task(rows).items():
+        print(f"{task:<28} {Summary.of(of_task).rate}")
+    print(f"{'all':<28} {Summary.of(rows).rate}\nbags in {plan.bags}, one row a try in {plan.results}")
+    return 0 if any(row.success for row in rows) else 1

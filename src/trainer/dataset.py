@@ -1,0 +1,147 @@
+"""Training windows: an observation and the chunk of actions that followed it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rollout_manager.bag import EpisodeReader
+from rollout_manager.exceptions import BagError
+from trainer.episode_arrays import BoolArray, EpisodeArrays, Int64Array, decode_episode, episode_topics
+from trainer.episode_cache import EpisodeCache, cache_key
+from trainer.exceptions import DatasetError
+from trainer.progress import ProgressBar
+from vla_policy_node.exceptions import MessageError
+from vla_policy_node.observation import Float32Array, ImageArray
+from vla_policy_node.spec import RobotSpec
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B windows with chunks of H actions."""
+
+    images: ImageArray
+    """Shape (B, C, height, width, 3), RGB."""
+    proprioception: Float32Array
+    """Shape (B, P), in the spec's units."""
+    instruction_ids: Int64Array
+    """Shape (B,): indices into the dataset's `instructions`."""
+    actions: Float32Array
+    """Shape (B, H, A), in the spec's units; beyond the episode's end its last action is repeated."""
+    mask: BoolArray
+    """Shape (B, H): False for what is beyond the episode's end."""
+
+
+class WindowDataset:
+    """Every window of some episodes, numbered from 0. Images stay on disk until a batch asks for them."""
+
+    def __init__(self, episodes: Sequence[EpisodeArrays], spec: RobotSpec, chunk: int) -> None:
+        """Args: episodes: in an order that fixes the windows' numbers; spec: theirs; chunk: H, actions a window.
+
+        Raises:
+            DatasetError: there is no episode, or the chunk is not positive.
+        """
+        if not episodes or chunk < 1:
+            raise DatasetError(f"a dataset needs an episode and a chunk; there are {len(episodes)}, chunk {chunk}")
+        self.episodes = tuple(episodes)
+        self.spec = spec
+        self.chunk = chunk
+        self.tasks = tuple(sorted({e.header.task for e in episodes}))
+        self.instructions = tuple(sorted({text for e in episodes for text in e.instructions}))
+        lengths = np.array([len(e) for e in episodes], np.int64)
+        starts = np.cumsum(lengths) - lengths
+        self.episode_of: Int64Array = np.repeat(np.arange(len(episodes), dtype=np.int64), lengths)
+        self.step_of: Int64Array = np.arange(lengths.sum(), dtype=np.int64) - starts[self.episode_of]
+        self.proprioception = np.concatenate([np.asarray(e.proprioception) for e in episodes])
+        self.actions = np.concatenate([np.asarray(e.actions) for e in episodes])
+        runs = [e.run_ends(spec.period_ns) + start for e, start in zip(episodes, starts, strict=True)]
+        self._run_ends: Int64Array = np.concatenate(runs)
+        self._instruction_ids: Int64Array = np.concatenate([self._numbers(e) for e in episodes])
+
+    def __len__(self) -> int:
+        return len(self.episode_of)
+
+    @property
+    def task_of_episode(self) -> Int64Array:
+        """Index into `tasks` of every episode."""
+        return np.array([self.tasks.index(e.header.task) for e in self.episodes], np.int64)
+
+    @property
+    def demonstrations(self) -> BoolArray:
+        """Of every episode, whether it is a demonstration."""
+        return np.array([e.is_demonstration for e in self.episodes], np.bool_)
+
+    def gather(self, windows: Int64Array) -> Batch:
+        """The windows of these numbers, shape (B,), as one batch."""
+        steps = windows[:, None] + np.arange(self.chunk)
+        ends = self._run_ends[windows][:, None]
+        return Batch(
+            images=self._images(windows),
+            proprioception=self.proprioception[windows],
+            instruction_ids=self._instruction_ids[windows],
+            actions=self.actions[np.minimum(steps, ends - 1)],
+            mask=steps < ends,
+        )
+
+    def _images(self, windows: Int64Array) -> ImageArray:
+        images = np.empty((len(windows), *self.episodes[0].images.shape[1:]), np.uint8)
+        places = zip(self.episode_of[windows].tolist(), self.step_of[windows].tolist(), strict=True)
+        for i, (episode, step) in enumerate(places):
+            images[i] = self.episodes[episode].images[step]
+        return images
+
+    def _numbers(self, episode: EpisodeArrays) -> Int64Array:
+        numbers = np.array([self.instructions.index(text) for text in episode.instructions], np.int64)
+        return np.asarray(numbers[episode.instruction_index], np.int64)
+
+
+@dataclass(frozen=True)
+class LoadedEpisodes:
+    """What could be read, and why the rest could not."""
+
+    episodes: tuple[EpisodeArrays, ...]
+    problems: dict[str, str]
+    """Bag path -> what is wrong with it."""
+
+
+def load_episode(path: Path, spec: RobotSpec, image_size: tuple[int, int], cache: EpisodeCache) -> EpisodeArrays:
+    """One bag as arrays, from the cache where it is there.
+
+    Raises:
+        BagError, MessageError, DatasetError: the bag cannot be trained on; the message says why.
+    """
+    reader = EpisodeReader(path)
+
+    def decode() -> EpisodeArrays:
+        messages = reader.messages(episode_topics(reader.header, spec))
+        return decode_episode(reader.header, messages, spec, image_size, reader.digest)
+
+    return cache.get(cache_key(reader.digest, spec, image_size), decode)
+
+
+def load_episodes(
+    paths: Sequence[Path], spec: RobotSpec, image_size: tuple[int, int], cache: EpisodeCache, progress: bool = False
+) -> LoadedEpisodes:
+    """All bags as arrays, in the order of their paths. A bag that cannot be used is named, not fatal.
+
+    Args:
+        image_size: height and width that the network takes.
+        progress: show it.
+
+    Raises:
+        DatasetError: none of them can be used.
+    """
+    episodes: list[EpisodeArrays] = []
+    problems: dict[str, str] = {}
+    with ProgressBar("reading bags", len(paths), visible=progress) as bar:
+        for path in sorted(paths):
+            try:
+                episodes.append(load_episode(path, spec, image_size, cache))
+            except (BagError, MessageError, DatasetError) as error:
+                problems[str(path)] = str(error)
+            bar.advance()
+    if not episodes:
+        details = "; ".join(list(problems.values())[:3]) or "no bag was given"
+        raise DatasetError(f"none of {len(paths)} bags can be trained on: {details}")
+    return LoadedEpisodes(tuple(episodes), problems)

@@ -1,0 +1,120 @@
+"""Filtered behaviour cloning: a policy tries tasks, keeps what succeeded, learns from it, and tries again.
+
+    base    = clone(demonstrations)
+    repeat:   tries = rollouts of the policy; kept += those of them that succeeded
+              policy = train(demonstrations + kept)
+
+The gain means nothing without what it is compared with: the same gradient steps on demonstrations alone, from the
+same start and chosen on the same validation seeds (`control`), and the best checkpoint that any training on
+demonstrations alone ever gave (`best_bc`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from trainer.curriculum import not_mastered
+from trainer.fbc_config import FBCConfig
+
+Successes = Mapping[str, tuple[int, int]]
+"""Per task: successes, tries."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint that was chosen on the validation seeds."""
+
+    name: str
+    """Of the training run that it comes from."""
+    checkpoint: str
+    """Its folder, relative to the run's."""
+    digest: str
+    steps: int
+    """Gradient steps since the first weights of its lineage."""
+    validation: Successes
+
+    @property
+    def score(self) -> float:
+        """Share of the validation tries that succeeded."""
+        return sum(k for k, _ in self.validation.values()) / max(1, sum(n for _, n in self.validation.values()))
+
+
+@dataclass(frozen=True)
+class Tries:
+    """What an iteration collected: folders of bags, relative to the run's."""
+
+    iteration: int
+    bags: tuple[str, ...]
+
+
+class Stages(Protocol):
+    """The work of each step of the algorithm. A step that was finished before gives back what it gave then."""
+
+    def demonstrate(self) -> str:
+        """The folder of the demonstrations' bags, relative to the run's."""
+        ...
+
+    def train(self, arm: str, iteration: int, start: Trained | None, episodes: Sequence[str]) -> Trained:
+        """Train on demonstrations and on the episodes (bag paths), from `start` or from new weights.
+
+        The checkpoint is chosen among the run's own by success on the validation seeds. Iteration 0 is the base;
+        the runs of one iteration draw the same random numbers, whatever their arm.
+        """
+        ...
+
+    def collect(self, iteration: int, policy: Trained, tasks: Sequence[str]) -> Tries:
+        """Try the tasks on the iteration's own seeds, retrying with exploration what failed."""
+        ...
+
+    def keep(self, tries: Tries, filtered: bool = True) -> tuple[str, ...]:
+        """Paths of the bags that are to be learned from; `filtered=False` keeps failed tries too."""
+        ...
+
+    def evaluate(self, arm: str, policy: Trained) -> None:
+        """Measure a policy on the evaluation seeds."""
+        ...
+
+
+def filtered_behaviour_cloning(config: FBCConfig, stages: Stages) -> dict[str, Trained]:
+    """The whole run. Returns every arm by name: `bc`, `fbc_1`, `fbc_2`, ... and the references.
+
+    It ends early once every task is mastered.
+    """
+    stages.demonstrate()
+    arms = {"bc": stages.train("bc", 0, None, ())}
+    policy = arms["bc"]
+    kept: list[str] = []
+    tries: list[Tries] = []
+    while len(tries) < config.iterations and (tasks := not_mastered(policy.validation, config.collection.mastered)):
+        tries.append(stages.collect(len(tries) + 1, policy, tasks))
+        kept += stages.keep(tries[-1])
+        policy = arms[f"fbc_{len(tries)}"] = stages.train("fbc", len(tries), _start(config, policy), kept)
+    arms |= _references(config, stages, arms["bc"], tries)
+    for arm, trained in arms.items():
+        stages.evaluate(arm, trained)
+    return arms
+
+
+def _start(config: FBCConfig, policy: Trained) -> Trained | None:
+    return policy if config.start == "continued" else None
+
+
+def _references(config: FBCConfig, stages: Stages, base: Trained, tries: Sequence[Tries]) -> dict[str, Trained]:
+    """The arms to compare with: trained as often and as long as the policy was, on other episodes."""
+    arms: dict[str, Trained] = {}
+    if config.references.control:
+        policy, cloned = base, [base]
+        for i in range(1, len(tries) + 1):
+            policy = stages.train("control", i, _start(config, policy), ())
+            cloned.append(policy)
+        arms["control"] = policy
+        # Of equals `max` takes the first: the one that was trained least.
+        arms["best_bc"] = max(cloned, key=lambda trained: trained.score)
+    if config.references.unfiltered:
+        policy = base
+        episodes: list[str] = []
+        for i, collected in enumerate(tries, start=1):
+            episodes += stages.keep(collected, filtered=False)
+            policy = stages.train("unfiltered", i, _start(config, policy), episodes)
+        arms["unfiltered"] = policy
+    return arms

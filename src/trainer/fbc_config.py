@@ -1,0 +1,136 @@
+"""The configuration of a whole run of filtered behaviour cloning: what is tried where, and how it is learned from."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from trainer.config import FilterConfig, TrainingConfig, require
+from trainer.curriculum import PartialCreditConfig, check_attempts
+from trainer.seeds import SeedPlan, SeedStarts, plan_seeds
+
+Via = Literal["ros", "pool"]
+
+
+@dataclass(frozen=True)
+class DemonstrationConfig:
+    """Where the demonstrations come from."""
+
+    bags: str = ""
+    """A folder of bags that exist already; empty: the environment's scripted expert demonstrates."""
+    per_task: int = 10
+    """Seeds tried a task."""
+    noise: float = 0.1
+    """Standard deviation of the noise in what the expert sends, as a share of half the action range; its clean
+    proposal is what is learned. Noise shows how to come back from small errors."""
+
+    def __post_init__(self) -> None:
+        require(self.per_task >= 1, f"demonstrations: per_task {self.per_task} is not at least 1")
+        require(0 <= self.noise <= 2, f"demonstrations: noise {self.noise} is not in [0, 2]")
+
+
+@dataclass(frozen=True)
+class CollectionConfig:
+    """How the policy's own tries are collected in an iteration."""
+
+    via: Via = "pool"
+    """`ros`: over the ROS graph, nodes as processes of their own. `pool`: in process, without ROS."""
+    seeds_per_task: int = 10
+    """Fresh initial states a task and iteration."""
+    attempts: tuple[float, ...] = (0.0, 0.15, 0.3)
+    """Exploration scale of each try of an initial state, as a share of half the action range. A state that the
+    first try solves is not tried again; one that it does not solve is tried with the next scale."""
+    graphs: int = 1
+    """ROS graphs that share an iteration's tries, each with its own nodes. `via: ros` only."""
+    mastered: float = 1.0
+    """Tasks whose validation success is at least this are not tried. Above 1: every task is."""
+
+    def __post_init__(self) -> None:
+        check_attempts(self.attempts)
+        require(self.seeds_per_task >= 1, f"collection: seeds_per_task {self.seeds_per_task} is not at least 1")
+        require(self.graphs >= 1, f"collection: graphs {self.graphs} is not at least 1")
+        require(self.mastered > 0, f"collection: mastered {self.mastered} is not above 0")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How success is measured: for choosing checkpoints, and in the end."""
+
+    validation_seeds: int = 5
+    """Initial states a task on which checkpoints are chosen."""
+    evaluation_seeds: int = 20
+    """Initial states a task on which every arm is measured, once, at the end."""
+    execute_every: int = 8
+    """Actions of a chunk that are carried out before the next is asked for."""
+
+    def __post_init__(self) -> None:
+        require(self.validation_seeds >= 1, "evaluation: validation_seeds is not at least 1")
+        require(self.evaluation_seeds >= 1, "evaluation: evaluation_seeds is not at least 1")
+        require(self.execute_every >= 1, "evaluation: execute_every is not at least 1")
+
+
+@dataclass(frozen=True)
+class ReferenceConfig:
+    """The arms without which a gain means nothing."""
+
+    control: bool = True
+    """The same gradient steps on demonstrations alone, from the same start, chosen on the same seeds."""
+    unfiltered: bool = False
+    """The same, on demonstrations and all of the policy's tries, successful or not."""
+
+
+@dataclass(frozen=True)
+class FBCConfig:
+    """A run of filtered behaviour cloning."""
+
+    environment: str = "metaworld"
+    """Where tasks are tried."""
+    robot: str = "metaworld"
+    """A robot of `config/robots/`, or the path of such a file."""
+    tasks: tuple[str, ...] = ()
+    """Names of the environment's tasks."""
+    time_limit: int = 200
+    """Steps after which a try is given up; 0: the environment's own limit."""
+    iterations: int = 2
+    """Rounds of trying, filtering and learning."""
+    start: Literal["continued", "scratch"] = "continued"
+    """What each iteration's training begins with: the weights before it, or new ones."""
+    workers: int = 2
+    """Processes that try tasks at once in process."""
+    network: str = "small"
+    """A network of `config/network/`, or the path of such a file."""
+    seeds: SeedStarts = field(default_factory=SeedStarts)
+    """Where the seeds of each purpose begin."""
+    demonstrations: DemonstrationConfig = field(default_factory=DemonstrationConfig)
+    """Where the demonstrations come from."""
+    collection: CollectionConfig = field(default_factory=CollectionConfig)
+    """How the policy's own tries are collected."""
+    partial_credit: PartialCreditConfig = field(default_factory=PartialCreditConfig)
+    """What is kept while success is sparse."""
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    """Which of the tries are kept; `min_progress` is set by `partial_credit`."""
+    base: TrainingConfig = field(default_factory=TrainingConfig)
+    """Behaviour cloning of the demonstrations."""
+    retrain: TrainingConfig = field(default_factory=TrainingConfig)
+    """Training of every iteration, and of the arms it is compared with."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """How success is measured."""
+    references: ReferenceConfig = field(default_factory=ReferenceConfig)
+    """Arms to compare with."""
+
+    def __post_init__(self) -> None:
+        require(len(self.tasks) > 0, "tasks: none given; name at least one of the environment's tasks")
+        require(len(set(self.tasks)) == len(self.tasks), f"tasks: one is named twice: {', '.join(self.tasks)}")
+        require(self.iterations >= 1, f"iterations {self.iterations} is not at least 1")
+        require(self.time_limit >= 0 and self.workers >= 1, "time_limit is negative or workers is not at least 1")
+        _ = self.seed_plan
+
+    @property
+    def seed_plan(self) -> SeedPlan:
+        """The seeds of every purpose. Raises: ConfigError: two purposes share one."""
+        return plan_seeds(
+            self.seeds,
+            self.demonstrations.per_task,
+            self.collection.seeds_per_task,
+            self.iterations,
+            self.evaluation.validation_seeds,
+            self.evaluation.evaluation_seeds,
+        )

@@ -1,0 +1,250 @@
+"""The stages of filtered behaviour cloning on disk: each is done once, whatever interrupts the run.
+
+A run's folder:
+
+    config.yaml  journal.json    the resolved configuration; finished stages and what they gave
+    bags/demonstrations/         one bag a try, labels beside it
+    bags/iteration_<i>/
+    tries/<plan>.csv             one row a try
+    training/<run>/              checkpoints, log and state to resume from
+    validation.csv               the tries that checkpoints were chosen by
+    evaluation.csv               the tries that arms are measured by
+    results.csv  report/         those of the arms by name, and the report
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rollout_manager.catalog import Catalog, EpisodeRow
+from rollout_manager.pool import WorkerPool
+from rollout_manager.results import EpisodeResultRow, latest_by_episode, read_results
+from trainer.bc import behaviour_cloning, image_size
+from trainer.collection import CollectionPlan, Collector, done_tries
+from trainer.curriculum import progress_needed
+from trainer.dataset import load_episodes
+from trainer.episode_cache import EpisodeCache
+from trainer.evaluate import EvaluationPlan, evaluate, rollout_score
+from trainer.exceptions import TrainerError
+from trainer.fbc import Trained, Tries
+from trainer.fbc_config import FBCConfig
+from trainer.filter import select
+from trainer.journal import Journal, Output
+from trainer.loop import TrainResult
+from trainer.report_data import count
+from trainer.statistics import by_task
+from vla_policy_node.checkpoint import load_checkpoint
+from vla_policy_node.network.config import load_network_config
+from vla_policy_node.normalization import Statistics
+from vla_policy_node.spec import load_spec
+
+DEMONSTRATIONS = Path("bags") / "demonstrations"
+VALIDATION, EVALUATION = "validation.csv", "evaluation.csv"
+
+
+@dataclass(frozen=True)
+class RunStages:
+    """`trainer.fbc.Stages` in a folder."""
+
+    config: FBCConfig
+    folder: Path
+    journal: Journal
+    collector: Collector
+    pool: WorkerPool
+    """Tries checkpoints; stays the caller's."""
+    say: Callable[[str], None] = print
+    """Is told in a few words what begins."""
+
+    def demonstrate(self) -> str:
+        """See `Stages`. Raises: TrainerError: of some task there is no successful demonstration."""
+        if self.config.demonstrations.bags:
+            return self.config.demonstrations.bags
+        what = f"the scripted expert demonstrates {len(self.config.tasks)} tasks"
+        return str(self._stage("demonstrations", what, self._demonstrate)["bags"])
+
+    def train(self, arm: str, iteration: int, start: Trained | None, episodes: Sequence[str]) -> Trained:
+        """See `Stages`."""
+        name = f"{arm}_{iteration}" if iteration else arm
+        own = f" and {len(episodes)} own tries" if episodes else ""
+        what = f"training {name} on the demonstrations{own}"
+        output = self._stage(f"train {name}", what, lambda: self._train(name, iteration, start, episodes))
+        validation = {task: (k, n) for task, (k, n) in output["validation"].items()}
+        return Trained(name, output["checkpoint"], output["digest"], output["steps"], validation)
+
+    def collect(self, iteration: int, policy: Trained, tasks: Sequence[str]) -> Tries:
+        """See `Stages`."""
+        what = f"iteration {iteration}: {policy.name} tries {len(tasks)} tasks"
+        output = self._stage(f"collect {iteration}", what, lambda: self._collect(iteration, policy, tasks))
+        return Tries(iteration, tuple(output["bags"]))
+
+    def keep(self, tries: Tries, filtered: bool = True) -> tuple[str, ...]:
+        """See `Stages`."""
+        kind, what = ("", "filtering") if filtered else (" unfiltered", "taking all of")
+        name = f"keep {tries.iteration}{kind}"
+        output = self._stage(name, f"{what} iteration {tries.iteration}'s tries", lambda: self._keep(tries, filtered))
+        return tuple(output["episodes"])
+
+    def evaluate(self, arm: str, policy: Trained) -> None:
+        """See `Stages`."""
+        what = f"evaluating {arm} on {len(self.config.seed_plan.evaluation)} new initial states a task"
+        self._stage(f"evaluate {arm}", what, lambda: self._evaluate(policy))
+
+    def _stage(self, name: str, what: str, work: Callable[[], Output]) -> Output:
+        if self.journal.output(name) is None:
+            self.say(what)
+        return self.journal.run(name, work)
+
+    def _demonstrate(self) -> Output:
+        plan = CollectionPlan(
+            name="demonstrations",
+            driver="expert",
+            tasks=self.config.tasks,
+            seeds=self.config.seed_plan.demonstrations,
+            bags=self.folder / DEMONSTRATIONS,
+            results=self.folder / "tries" / "demonstrations.csv",
+            attempts=(self.config.demonstrations.noise,),
+            time_limit=self.config.time_limit,
+        )
+        self.collector.collect(plan)
+        return {"bags": str(DEMONSTRATIONS), **self._tried(plan)}
+
+    def _collect(self, iteration: int, policy: Trained, tasks: Sequence[str]) -> Output:
+        bags = Path("bags") / f"iteration_{iteration}"
+        plan = CollectionPlan(
+            name=f"iteration {iteration}",
+            driver="policy",
+            tasks=tuple(tasks),
+            seeds=self.config.seed_plan.collection[iteration - 1],
+            bags=self.folder / bags,
+            results=self.folder / "tries" / f"iteration_{iteration}.csv",
+            checkpoint=self.folder / policy.checkpoint,
+            attempts=self.config.collection.attempts,
+            time_limit=self.config.time_limit,
+            execute_every=self.config.evaluation.execute_every,
+        )
+        self.collector.collect(plan)
+        self._check_driver(plan, policy)
+        skipped = [task for task in self.config.tasks if task not in tasks]
+        return {"bags": [str(bags)], "skipped": skipped, "policy": policy.digest, **self._tried(plan)}
+
+    def _check_driver(self, plan: CollectionPlan, policy: Trained) -> None:
+        """Raises: TrainerError: a try was driven by another checkpoint than the one asked for."""
+        drove = {row.checkpoint_digest for row in done_tries(plan) if row.ending != "aborted"}
+        if drove - {policy.digest}:
+            raise TrainerError(f"{plan.name}: driven by {', '.join(sorted(drove))} instead of {policy.digest} alone")
+
+    def _tried(self, plan: CollectionPlan) -> Output:
+        rows = done_tries(plan)
+        if all(row.ending == "aborted" for row in rows):
+            reason = rows[0].reason if rows else "no try was made"
+            raise TrainerError(f"{plan.name}: nothing was collected: {reason}")
+        results = str(plan.results.relative_to(self.folder))
+        return {"results": results, "tries": len(rows), "successes": sum(row.success for row in rows)}
+
+    def _keep(self, tries: Tries, filtered: bool) -> Output:
+        rows = self._rows([self.folder / bags for bags in tries.bags])
+        kept: list[EpisodeRow] = []
+        dropped: list[str] = []
+        needed: dict[str, float] = {}
+        for task in self.config.tasks:
+            of_task = [row for row in rows if row.header.task == task and row.effective != "aborted"]
+            solved = sum(row.success for row in of_task)
+            credit = progress_needed(self.config.partial_credit, tries.iteration, solved, len(of_task))
+            needed[task] = credit if filtered else 0.0
+            selection = select(
+                [row for row in rows if row.header.task == task],
+                replace(self.config.filter, min_progress=needed[task]),
+                load_spec(self.config.robot).digest,
+            )
+            kept += selection.rows
+            dropped += [one.reason for one in selection.dropped]
+        return {
+            "episodes": [str(row.path.relative_to(self.folder.resolve())) for row in kept],
+            "kept": {task: sum(row.header.task == task for row in kept) for task in self.config.tasks},
+            "dropped": count(dropped),
+            "progress_needed": needed,
+        }
+
+    def _train(self, name: str, iteration: int, start: Trained | None, episodes: Sequence[str]) -> Output:
+        config = self.config
+        spec = load_spec(config.robot)
+        network = load_network_config(config.network)
+        demonstrations = self._demonstrations()
+        paths = [*demonstrations, *(self.folder.resolve() / path for path in episodes)]
+        cache = EpisodeCache(self.folder / "cache")
+        loaded = load_episodes(paths, spec, image_size(network, spec), cache, progress=True)
+        training = config.retrain if iteration else config.base
+        result = behaviour_cloning(
+            loaded.episodes,
+            spec,
+            network,
+            replace(training, seed=training.seed + iteration),
+            self.folder / "training" / name,
+            rollout_score(self._validation, self.folder / VALIDATION, self.pool),
+            self.folder / start.checkpoint if start else None,
+            statistics=self._statistics(),
+        )
+        counts = {"demonstrations": len(demonstrations), "own": len(episodes), "unusable": loaded.problems}
+        return {**self._chosen(result, start), **counts}
+
+    def _statistics(self) -> Statistics | None:
+        """Those of the base: recomputing them on what was filtered is known to make policies worse."""
+        base = self.journal.output("train bc")
+        return load_checkpoint(self.folder / base["checkpoint"]).statistics if base else None
+
+    def _chosen(self, result: TrainResult, start: Trained | None) -> Output:
+        """What a training run gave: its best checkpoint, and how every candidate did on the validation seeds."""
+        before = start.steps if start else 0
+        candidates = []
+        for candidate in result.progress.candidates:
+            rows = measured(self.folder / VALIDATION, candidate.digest)
+            solved = sum(row.success for row in rows)
+            candidates.append((before + candidate.step, solved, len(rows), candidate == result.best))
+        best = by_task(measured(self.folder / VALIDATION, result.best.digest))
+        return {
+            "checkpoint": str(result.checkpoint.relative_to(self.folder)),
+            "digest": result.best.digest,
+            "parent": start.digest if start else "",
+            "steps": before + result.best.step,
+            "validation": {task: (sum(r.success for r in best[task]), len(best[task])) for task in best},
+            "candidates": candidates,
+        }
+
+    def _demonstrations(self) -> list[Path]:
+        given = self.config.demonstrations.bags
+        rows = self._rows([Path(given) if given else self.folder / DEMONSTRATIONS])
+        chosen = select(rows, replace(self.config.filter, tasks=self.config.tasks), load_spec(self.config.robot).digest)
+        shown = {row.header.task for row in chosen.rows}
+        if missing := [task for task in self.config.tasks if task not in shown]:
+            raise TrainerError(f"no successful demonstration of {', '.join(missing)}; dropped: {chosen.reasons()}")
+        return [row.path for row in chosen.rows]
+
+    def _rows(self, roots: Sequence[Path]) -> list[EpisodeRow]:
+        with Catalog.rebuild(roots, ":memory:") as catalog:
+            return catalog.rows()
+
+    def _validation(self, checkpoint: Path) -> EvaluationPlan:
+        return self._plan(checkpoint, self.config.seed_plan.validation)
+
+    def _evaluate(self, policy: Trained) -> Output:
+        plan = self._plan(self.folder / policy.checkpoint, self.config.seed_plan.evaluation)
+        rows = evaluate(plan, self.folder / EVALUATION, policy.digest, pool=self.pool)
+        solved = sum(row.success for row in rows)
+        return {"checkpoint": policy.checkpoint, "digest": policy.digest, "tries": len(rows), "successes": solved}
+
+    def _plan(self, checkpoint: Path, seeds: range) -> EvaluationPlan:
+        return EvaluationPlan(
+            tasks=self.config.tasks,
+            seeds=tuple(seeds),
+            checkpoint=str(checkpoint),
+            environment=self.config.environment,
+            robot=self.config.robot,
+            time_limit=self.config.time_limit,
+            execute_every=self.config.evaluation.execute_every,
+            workers=self.config.workers,
+        )
+
+
+def measured(path: Path, digest: str) -> list[EpisodeResultRow]:
+    """The rows of a results file that are of one checkpoint, each initial state once."""
+    return list(latest_by_episode(row for row in read_results(path) if row.checkpoint_digest == digest).values())

@@ -1,0 +1,290 @@
+"""The training loop: gradient steps, logging, validation, checkpoints, exact resume.
+
+All that is random in a step is a function of the configuration's seed and the step, so a run that was killed and
+resumed ends with the very weights of one that was not (on the same machine, with the same number of threads).
+"""
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from trainer.augmentation import augment
+from trainer.config import OptimizerConfig, TrainingConfig, to_plain
+from trainer.dataset import Batch
+from trainer.exceptions import TrainingError
+from trainer.losses import masked_l1
+from trainer.progress import ProgressBar
+from trainer.sampler import WindowSampler
+from trainer.train_state import Candidate, Progress, RunIdentity, load_state, save_state
+from trainer.training_log import TrainingLog
+from vla_policy_node.checkpoint import Lineage, save_checkpoint
+from vla_policy_node.network.images import to_network
+from vla_policy_node.network.language import LanguageFeatures
+from vla_policy_node.network.vla import VLANetwork
+
+Validate = Callable[[int, Path], float]
+"""Score, higher is better, of the checkpoint in a folder, made after so many steps."""
+
+WHEN_NOT_WHAT = ("threads", "log_every", "save_every")
+"""Settings that a resumed run may have otherwise."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training run gave."""
+
+    folder: Path
+    progress: Progress
+    seconds_per_step: float
+    """Of this session, without validation; not a number where nothing was left to do."""
+
+    @property
+    def best(self) -> Candidate:
+        """The candidate that validation chose; the last one where nothing validated."""
+        assert self.progress.best is not None
+        return self.progress.best
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of the best checkpoint."""
+        return self.folder / "checkpoints" / self.best.checkpoint
+
+
+def train(
+    network: VLANetwork,
+    sampler: WindowSampler,
+    config: TrainingConfig,
+    folder: Path,
+    lineage: Lineage,
+    validate: Validate | None = None,
+    visible: bool = True,
+) -> TrainResult:
+    """Train a network, going on where an earlier call in the same folder was stopped.
+
+    Args:
+        network: with the weights to start from; changed in place. Batches come from `sampler`.
+        folder: gets `checkpoints/`, `state/`, `history.jsonl` and `tensorboard/`.
+        lineage: of the start; its `gradient_steps` are those before this run.
+        validate: scores a checkpoint; without it the last one counts as best.
+
+    Raises:
+        TrainingError: the folder holds another run's state, the loss is not finite, or the disk is full.
+    """
+    run, losses = _Run(network, sampler, config, folder, lineage), list[float]()
+    progress = run.resume()
+    first = progress.step
+    with TrainingLog(folder, first) as log, ProgressBar("training", config.steps, first, visible) as bar:
+        while not progress.finished:
+            figures = run.timed_step(progress.step)
+            losses.append(figures["loss"])
+            progress = replace(progress, step=progress.step + 1)
+            bar.advance(f"loss {figures['loss']:.4f}")
+            if _due(progress.step, config.log_every, config.steps):
+                log.write(progress.step, {**figures, "loss": mean(losses), "seconds_per_step": run.seconds_per_step})
+                losses.clear()
+            if _due(progress.step, config.validate_every, config.steps):
+                progress = run.candidate(progress, validate)
+                log.write(progress.step, _validation_figures(progress))
+            progress = replace(progress, finished=_is_over(progress, config))
+            if progress.finished or _due(progress.step, config.save_every, config.steps):
+                run.save(progress)
+    return TrainResult(folder, progress, run.seconds_per_step)
+
+
+def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
+    """Of gradient step `step`, from 0: a linear rise over the warm-up, then half a cosine down to `final_share`."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
+    share = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+    return config.learning_rate * (config.final_share + (1 - config.final_share) * cosine)
+
+
+def make_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW that decays matrices and kernels, not biases, norms and other vectors."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2))
+
+
+def derived_seed(seed: int, step: int, stream: int = 0) -> int:
+    """A seed for one purpose of one step, far from those of any other."""
+    return int(np.random.SeedSequence([seed, step, stream]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _due(step: int, every: int, steps: int) -> bool:
+    return step >= steps or (every > 0 and step % every == 0)
+
+
+def _validation_figures(progress: Progress) -> dict[str, float]:
+    score = progress.candidates[-1].score
+    return {} if score is None else {"validation": score}
+
+
+def _is_over(progress: Progress, config: TrainingConfig) -> bool:
+    """All steps are done, or validation has not improved for too long."""
+    return progress.step >= config.steps or 0 < config.patience <= progress.without_improvement()
+
+
+class _Run:
+    """Network, optimizer and data of one run."""
+
+    def __init__(
+        self, network: VLANetwork, sampler: WindowSampler, config: TrainingConfig, folder: Path, lineage: Lineage
+    ) -> None:
+        torch.set_num_threads(config.threads)
+        self.accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision=config.mixed_precision)
+        self.config, self.sampler, self.folder, self.lineage = config, sampler, folder, lineage
+        self.network = network.to(self.accelerator.device)
+        self.optimizer = make_optimizer(self.network, config.optimizer)
+        self.prepared, self.stepper = self.accelerator.prepare(self.network, self.optimizer)
+        self.identity = RunIdentity(_identity(network, sampler, config, lineage))
+        self._language: LanguageFeatures | None = None
+        self._seconds: deque[float] = deque(maxlen=1000)
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Mean of this session's last steps; not a number before the first."""
+        return mean(self._seconds) if self._seconds else math.nan
+
+    def resume(self) -> Progress:
+        """Go on from the newest state, if there is one."""
+        return load_state(self.folder / "state", self.identity, self.network, self.optimizer)
+
+    def save(self, progress: Progress) -> None:
+        """Write the state of a run that has come so far."""
+        if self.accelerator.is_main_process:
+            save_state(self.folder / "state", self.identity, progress, self.network, self.optimizer)
+
+    def candidate(self, progress: Progress, validate: Validate | None) -> Progress:
+        """Make a checkpoint and have it scored; only the best one so far stays on disk."""
+        name = f"step_{progress.step:08d}"
+        path = self.folder / "checkpoints" / name
+        steps = self.lineage.gradient_steps + progress.step
+        self.network.eval()
+        digest, score = "", math.nan
+        if self.accelerator.is_main_process:
+            digest = save_checkpoint(path, self.network, replace(self.lineage, gradient_steps=steps))
+            score = validate(progress.step, path) if validate else math.nan
+            torch.set_num_threads(self.config.threads)  # what validated may have changed it
+        score = self._from_main(score)
+        made = Candidate(progress.step, name, digest, None if math.isnan(score) else score)
+        progress = replace(progress, candidates=(*progress.candidates, made))
+        if self.accelerator.is_main_process:
+            for candidate in progress.candidates:
+                if candidate != progress.best:
+                    shutil.rmtree(self.folder / "checkpoints" / candidate.checkpoint, ignore_errors=True)
+        return progress
+
+    def _from_main(self, value: float) -> float:
+        """What the main process has, in every process: all must stop at the same step."""
+        mine = torch.tensor(value if self.accelerator.is_main_process else 0.0, device=self.accelerator.device)
+        return float(self.accelerator.reduce(mine))
+
+    def timed_step(self, step: int) -> dict[str, float]:
+        """`step`, and how long it took goes into `seconds_per_step`."""
+        started = time.perf_counter()
+        figures = self.step(step)
+        self._seconds.append(time.perf_counter() - started)
+        return figures
+
+    def step(self, step: int) -> dict[str, float]:
+        """One gradient step; gives the figures to log."""
+        config, world = self.config, self.accelerator.num_processes
+        rank = self.accelerator.process_index
+        torch.manual_seed(derived_seed(config.seed, step, 2 * rank))
+        generator = torch.Generator().manual_seed(derived_seed(config.seed, step, 2 * rank + 1))
+        rate = learning_rate(step, config.steps, config.optimizer)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.prepared.train()
+        self.stepper.zero_grad()
+        batch = self.sampler.batch(step)
+        # Parts weigh as many steps as they hold, so accumulation gives the gradient of the whole batch.
+        total, loss = int(batch.mask.sum()), 0.0
+        for index in range(config.accumulation):
+            part = _rows(batch, index * world + rank, config.accumulation * world)
+            last = index == config.accumulation - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.prepared):
+                share = self._loss(part, generator) * (float(part.mask.sum()) / max(1, total))
+                self.accelerator.backward(share * world)
+                loss += share.item()
+        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), config.optimizer.clip_norm or math.inf)
+        _check_finite(step, loss)
+        self.stepper.step()
+        return {"loss": loss, "learning_rate": rate, "gradient_norm": float(norm)}
+
+    def _loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        device = self.accelerator.device
+        images = to_network(torch.from_numpy(batch.images).to(device))
+        images = augment(images.flatten(0, 1), self.config.augmentation, generator).view_as(images)
+        proprioception = torch.from_numpy(batch.proprioception).to(device)
+        with self.accelerator.autocast():
+            predicted = self.prepared(images, proprioception, *self._features(batch))
+        target = self.network.normalize_actions(torch.from_numpy(batch.actions).to(device))
+        return masked_l1(predicted.float(), target, torch.from_numpy(batch.mask).to(device))
+
+    def _features(self, batch: Batch) -> LanguageFeatures:
+        """Language features of the batch; a frozen encoder reads each distinct instruction once."""
+        instructions = self.sampler.dataset.instructions
+        if not self.network.config.language.frozen:
+            return self.network.encode_instructions([instructions[i] for i in batch.instruction_ids])
+        if self._language is None:
+            self._language = self.network.encode_instructions(instructions)
+        numbers = torch.from_numpy(batch.instruction_ids).to(self._language.features.device)
+        return LanguageFeatures(self._language.features[numbers], self._language.mask[numbers])
+
+
+def digest_of(content: object) -> str:
+    """SHA-256 (first 16 hex digits) of JSON values."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _rows(batch: Batch, first: int, stride: int) -> Batch:
+    rows = slice(first, None, stride)
+    return Batch(
+        np.ascontiguousarray(batch.images[rows]),
+        batch.proprioception[rows],
+        batch.instruction_ids[rows],
+        batch.actions[rows],
+        batch.mask[rows],
+    )
+
+
+def _check_finite(step: int, loss: float) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"gradient step {step}: the loss is {loss}; try a smaller optimizer.learning_rate than now, "
+            "or mixed_precision 'no'"
+        )
+
+
+def _identity(
+    network: VLANetwork, sampler: WindowSampler, config: TrainingConfig, lineage: Lineage
+) -> dict[str, object]:
+    training = {f"training.{k}": v for k, v in to_plain(config).items() if k not in WHEN_NOT_WHAT}
+    episodes = [(e.header.episode_id, e.bag_digest) for e in sampler.dataset.episodes]
+    return {
+        **training,
+        "spec": network.spec.digest,
+        "network": network.config.to_dict(),
+        "statistics": network.statistics.to_dict(),
+        "parent": lineage.parent,
+        "episodes": digest_of(episodes),
+    }

@@ -1,0 +1,137 @@
+"""The report's pictures, each drawn into one SVG text; nothing here reads a file or keeps state."""
+
+import io
+from collections.abc import Sequence
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from trainer.report_data import Arm, Candidate, Collection, Curve
+
+INK, FAINT, GRID = "#1d2733", "#6b7684", "#e4e8ed"
+OWN_COLOURS = ("#9cc3ee", "#5b9be0", "#2672c9", "#134f96", "#0a3264")
+REFERENCE_COLOURS = {"bc": "#9aa3ad", "best_bc": "#c9a227", "control": "#d97b29", "unfiltered": "#b0559b"}
+GOOD, BAD = "#2a9d5c", "#c9483b"
+
+
+def arm_colour(name: str, names: Sequence[str]) -> str:
+    """References have colours of their own; a method's iterations darken from first to last."""
+    if name in REFERENCE_COLOURS:
+        return REFERENCE_COLOURS[name]
+    own = [n for n in names if n not in REFERENCE_COLOURS]
+    index = own.index(name) + (len(OWN_COLOURS) - len(own)) // 2 + 1 if len(own) < len(OWN_COLOURS) else own.index(name)
+    return OWN_COLOURS[min(index, len(OWN_COLOURS) - 1)]
+
+
+def success_plot(arms: Sequence[Arm]) -> str:
+    """Success of every arm over all tasks, with 95 % Wilson intervals."""
+    figure, axes = _figure(7.2, 0.9 + 0.42 * len(arms))
+    names = [arm.name for arm in arms]
+    for row, arm in enumerate(arms):
+        rate = arm.summary.rate
+        if rate.trials == 0:
+            continue
+        axes.barh(row, 100 * rate.value, height=0.62, color=arm_colour(arm.name, names))
+        axes.plot([100 * rate.low, 100 * rate.high], [row, row], color=INK, lw=1.4)
+        axes.text(100 * rate.high + 1.2, row, f"{100 * rate.value:.1f} %", va="center", color=INK, fontsize=9)
+    axes.set_yticks(range(len(arms)), [arm.title for arm in arms])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 108)
+    axes.set_xticks(range(0, 101, 20))
+    axes.set_xlabel("success, % of all evaluation tries (line: 95 % Wilson interval)")
+    axes.grid(axis="y", visible=False)
+    return _svg(figure)
+
+
+def task_plot(arms: Sequence[Arm], tasks: Sequence[str]) -> str:
+    """Success of every arm on every task, as groups of bars."""
+    figure, axes = _figure(10.4, 3.0)
+    names = [arm.name for arm in arms]
+    width = 0.84 / len(arms)
+    for k, arm in enumerate(arms):
+        at = [i + (k - (len(arms) - 1) / 2) * width for i in range(len(tasks))]
+        shares = [100 * arm.of_task(task).rate.value for task in tasks]
+        axes.bar(at, shares, width * 0.92, color=arm_colour(arm.name, names), label=arm.title)
+    axes.set_xticks(range(len(tasks)), [task.replace("-v3", "") for task in tasks], rotation=18, ha="right")
+    axes.set_ylabel("success, %")
+    axes.set_ylim(0, 105)
+    axes.grid(axis="x", visible=False)
+    axes.legend(ncols=len(arms), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def loss_plot(curves: Sequence[Curve]) -> str:
+    """Training loss of every run over its own gradient steps."""
+    figure, axes = _figure(5.1, 3.0)
+    for k, curve in enumerate(curves):
+        axes.plot(curve.steps, curve.values, lw=1.4, label=curve.name, color=f"C{k}")
+    axes.set_xlabel("gradient steps of the run")
+    axes.set_ylabel("loss")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def validation_plot(candidates: Sequence[Candidate]) -> str:
+    """Validation success of every candidate checkpoint over all gradient steps of its lineage; chosen ones ringed."""
+    figure, axes = _figure(5.1, 3.0)
+    for k, run in enumerate(dict.fromkeys(c.run for c in candidates)):
+        points = sorted((c for c in candidates if c.run == run), key=lambda c: c.step)
+        shares = [100 * c.successes / max(1, c.tries) for c in points]
+        axes.plot([c.step for c in points], shares, "o-", ms=4, lw=1.3, label=run, color=f"C{k}")
+        chosen = [(c.step, share) for c, share in zip(points, shares, strict=True) if c.chosen]
+        axes.plot([x for x, _ in chosen], [y for _, y in chosen], "o", ms=10, mfc="none", mec=INK, mew=1.2)
+    axes.set_xlabel("gradient steps from the first")
+    axes.set_ylabel("validation success, %")
+    axes.set_ylim(0, 105)
+    axes.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def collection_plot(collections: Sequence[Collection]) -> str:
+    """Per iteration and attempt: tries that succeeded and tries that did not."""
+    figure, axes = _figure(7.2, 2.8)
+    labels: list[str] = []
+    for collection in collections:
+        for attempt, (scale, successes, tries) in enumerate(collection.attempts):
+            at = len(labels)
+            axes.bar(at, successes, 0.7, color=GOOD, label=_once(at, "success"))
+            axes.bar(at, tries - successes, 0.7, bottom=successes, color=BAD, alpha=0.75, label=_once(at, "no success"))
+            axes.text(at, tries, f"{successes}/{tries}", ha="center", va="bottom", fontsize=8, color=INK)
+            labels.append(f"{collection.name}\ntry {attempt + 1}, noise {scale:g}")
+    axes.set_xticks(range(len(labels)), labels, fontsize=7.5)
+    axes.set_ylabel("tries")
+    axes.grid(axis="x", visible=False)
+    axes.margins(y=0.15)
+    axes.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def _once(position: int, label: str) -> str | None:
+    return label if position == 0 else None
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GRID)
+    axes.tick_params(colors=FAINT, labelcolor=INK, labelsize=8.5, length=0)
+    axes.xaxis.label.set(color=FAINT, fontsize=8.5)
+    axes.yaxis.label.set(color=FAINT, fontsize=8.5)
+    axes.grid(color=GRID, lw=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    text = io.StringIO()
+    # Text stays text (small files); a fixed salt and no date make the same data give the same file.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "encore", "font.family": "sans-serif"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()

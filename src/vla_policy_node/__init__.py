@@ -1,0 +1,1 @@
+"""What the robot sees and does: observations, the policy, and the commands it sends."""

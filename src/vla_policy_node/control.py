@@ -1,0 +1,189 @@
+"""When a policy node asks its network and what it sends: lockstep and real time, pure. Times are integer ns.
+
+In lockstep the robot waits for its command, so the network is asked in the middle of a tick. In real time a tick
+never waits: it sends what the chunks at hand say, and a chunk that arrives later is used from its proper index on.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vla_policy_node.chunking import ChunkExecutor
+from vla_policy_node.exceptions import PolicyNodeError
+from vla_policy_node.observation import Missing, Observation, ObservationBuffer
+from vla_policy_node.policy import ActionChunk, Policy
+from vla_policy_node.safety import SafeCommand, SafetyFilter
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What the network answered to one observation."""
+
+    chunk: ActionChunk | None
+    seconds: float
+    """Time the network took."""
+    error: str = ""
+    """Why there is no chunk."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one tick led to."""
+
+    stamp_ns: int
+    """Stamp of the observation that is answered; the tick itself where there was none."""
+    command: SafeCommand
+    proposal: Proposal | None = None
+
+
+def propose(policy: Policy, observation: Observation) -> Proposal:
+    """Ask the policy. A policy's own error becomes a reason to hold; any other error is a defect and is raised."""
+    started = time.perf_counter()
+    try:
+        chunk = policy.act(observation)
+    except PolicyNodeError as error:
+        return Proposal(None, time.perf_counter() - started, f"policy: {error}")
+    return Proposal(chunk, time.perf_counter() - started)
+
+
+class LockstepControl:
+    """Answers every tick at which all streams have arrived, once."""
+
+    def __init__(self, buffer: ObservationBuffer, executor: ChunkExecutor, safety: SafetyFilter) -> None:
+        self._buffer = buffer
+        self._executor = executor
+        self._safety = safety
+        self._answered = -1
+
+    def reset(self) -> None:
+        """Start a new episode."""
+        self._buffer.clear()
+        self._executor.reset()
+        self._safety.reset()
+        self._answered = -1
+
+    def due(self) -> Observation | Missing | None:
+        """The observation that is to be answered now; None until every stream has reached a new instant."""
+        tick = self._buffer.latest_tick()
+        if isinstance(tick, Missing) or tick <= self._answered:
+            return None
+        self._answered = tick
+        return self._buffer.assemble_at(tick)
+
+    @property
+    def tick_ns(self) -> int:
+        """The instant that `due` gave last."""
+        return self._answered
+
+    def answer(self, policy: Policy, observed: Observation | Missing, tick_ns: int) -> Step:
+        """The command for one tick; asks the policy where the executor wants a chunk."""
+        if isinstance(observed, Missing):
+            return Step(tick_ns, self._safety.check(None, observed.reasons))
+        proposal = propose(policy, observed) if self._executor.wants_chunk(tick_ns) else None
+        if proposal is not None and proposal.chunk is not None:
+            self._executor.offer(proposal.chunk)
+        why = (proposal.error,) if proposal is not None and proposal.error else ()
+        action = self._executor.next(tick_ns)
+        return Step(tick_ns, self._safety.check(action, why), proposal)
+
+
+class Ticker:
+    """When a real-time tick is due: at the robot's rate, in phase with its observations where they come at it.
+
+    A command that answers an image at once is fresher than one that waits for a clock out of phase with the camera.
+    So a new observation brings the tick forward by up to half a period, and while observations set the pace the
+    clock waits a quarter of a period longer for a late one.
+    """
+
+    def __init__(self, period_ns: int) -> None:
+        self._period_ns = period_ns
+        self._last: int | None = None
+        self._follows = False
+
+    def reset(self) -> None:
+        self._last = None
+        self._follows = False
+
+    def on_observation(self, now_ns: int) -> bool:
+        """Whether an observation that is complete now makes a tick."""
+        if self._last is not None and now_ns - self._last < self._period_ns // 2:
+            return False
+        self._last, self._follows = now_ns, True
+        return True
+
+    def on_clock(self, now_ns: int) -> bool:
+        """Whether a tick is due without a new observation."""
+        slack = self._period_ns // 4 if self._follows else 0
+        if self._last is not None and now_ns - self._last < self._period_ns + slack:
+            return False
+        self._last, self._follows = now_ns, False
+        return True
+
+
+class RealTimeControl:
+    """Sends a command every tick and never waits for the network."""
+
+    def __init__(
+        self,
+        buffer: ObservationBuffer,
+        executor: ChunkExecutor,
+        safety: SafetyFilter,
+        ask: Callable[[Observation], bool],
+    ) -> None:
+        """Args: ask: hands an observation to the network; False where it is still busy."""
+        self._buffer = buffer
+        self._executor = executor
+        self._safety = safety
+        self._ask = ask
+        self._error = ""
+        self._asked: int | None = None
+        self._unanswered: int | None = None
+
+    def reset(self) -> None:
+        """Start a new episode."""
+        self._buffer.clear()
+        self._executor.reset()
+        self._safety.reset()
+        self._error = ""
+        self._asked = self._unanswered = None
+
+    def tick(self, now_ns: int, send: Callable[[Step], None]) -> None:
+        """Send the command for now, then ask the network if a chunk is wanted: it would slow the sending down.
+
+        Nothing is sent where the chunk that was just asked for may still give the command (see `offer`).
+        """
+        observed = self._buffer.assemble(now_ns)
+        if isinstance(observed, Missing):
+            self._unanswered = None
+            send(Step(now_ns, self._safety.check(None, observed.reasons)))
+            return
+        action = self._executor.next(now_ns)
+        if action is not None:
+            self._unanswered = None
+            send(Step(observed.stamp_ns, self._safety.check(action)))
+            self._request(observed)
+        elif self._request(observed) and self._unanswered is None:
+            self._unanswered = observed.stamp_ns
+        else:
+            self._unanswered = None
+            why = self._error or "policy: no chunk for this tick yet"
+            send(Step(observed.stamp_ns, self._safety.check(None, (why,))))
+
+    def offer(self, proposal: Proposal, now_ns: int) -> Step | None:
+        """Take the network's answer; gives the command that a tick left open for it."""
+        self._error = proposal.error
+        if proposal.chunk is not None:
+            self._executor.offer(proposal.chunk)
+        if self._unanswered is None:
+            return None
+        stamp, self._unanswered = self._unanswered, None
+        why = (proposal.error,) if proposal.error else ()
+        return Step(stamp, self._safety.check(self._executor.next(now_ns), why), proposal)
+
+    def _request(self, observed: Observation) -> bool:
+        if observed.stamp_ns == self._asked or not self._executor.wants_chunk(observed.stamp_ns):
+            return False
+        if not self._ask(observed):
+            return False
+        self._asked = observed.stamp_ns
+        return True

@@ -1,0 +1,1 @@
+"""The vision-language-action network: encoders, decoder and action heads."""

@@ -1,0 +1,142 @@
+"""The vision-language-action network: what the cameras show, where the robot is and what is asked, to a chunk."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vla_policy_node.exceptions import NetworkError
+from vla_policy_node.network.config import NetworkConfig
+from vla_policy_node.network.decoder import Decoder
+from vla_policy_node.network.encoders import ConvolutionEncoder, PretrainedEncoder
+from vla_policy_node.network.heads import HEADS
+from vla_policy_node.network.images import to_network
+from vla_policy_node.network.language import LanguageEncoder, LanguageFeatures, masked_mean
+from vla_policy_node.normalization import Statistics
+from vla_policy_node.spec import RobotSpec
+
+CONDITION = 128
+"""Width of the instruction's embedding that modulates the convolutional encoder."""
+
+
+class VLANetwork(nn.Module):
+    """A transformer decoder over vision, proprioception and language tokens, with one learned query an action.
+
+    Sizes in what follows: B observations, C cameras, P proprioception values, L language tokens, H actions a chunk,
+    A action dimensions.
+    """
+
+    proprioception_mean: Tensor
+    proprioception_std: Tensor
+    action_center: Tensor
+    action_scale: Tensor
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        spec: RobotSpec,
+        statistics: Statistics,
+        folders: Mapping[str, str] | None = None,
+        encoder_digests: Mapping[str, str] | None = None,
+    ) -> None:
+        """
+        Args:
+            folders: where pretrained encoders are on this machine, by the name in `config`.
+            encoder_digests: what frozen encoders must have as digest, by `vision` and `language`.
+
+        Raises:
+            NetworkError: an encoder cannot be loaded or is not the expected one, or the robot has no camera.
+            SpecError: the statistics are not of the robot's size.
+        """
+        super().__init__()
+        if not spec.cameras:
+            raise NetworkError(f"robot '{spec.name}' has no camera, the network needs at least one")
+        statistics.check(spec)
+        self.config, self.spec, self.statistics = config, spec, statistics
+        side = config.vision.image_size
+        self.image_size = (side, side) if side else (spec.cameras[0].height, spec.cameras[0].width)
+        """Height and width that `forward` takes, in pixels."""
+        digests = encoder_digests or {}
+        self.language = LanguageEncoder(config.language, folders, digests.get("language", ""))
+        self.vision = self._vision_encoders(folders, digests.get("vision", ""))
+        self.vision.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        d_model = config.d_model
+        self.camera_embedding = nn.Parameter(0.02 * torch.randn(len(spec.cameras), 1, d_model))
+        self.condition = nn.Sequential(nn.Linear(self.language.dimension, CONDITION), nn.GELU())
+        self.language_token = nn.Linear(self.language.dimension, d_model)
+        self.proprioception_token = nn.Sequential(
+            nn.Linear(max(1, len(spec.proprioception)), 64), nn.GELU(), nn.Linear(64, d_model)
+        )
+        self.queries = nn.Parameter(0.02 * torch.randn(config.horizon, d_model))
+        self.decoder = Decoder(d_model, config.heads, config.layers, config.feedforward, config.dropout)
+        self.head = HEADS[config.head](d_model, len(spec.action))
+        for name in ("proprioception_mean", "proprioception_std", "action_center", "action_scale"):
+            self.register_buffer(name, torch.tensor(getattr(statistics, name)), persistent=False)
+
+    def forward(self, images: Tensor, proprioception: Tensor, features: Tensor, mask: Tensor) -> Tensor:
+        """Normalised actions (B, H, A).
+
+        Args:
+            images: float32 (B, C, 3, height, width) in [-1, 1], or uint8 (B, C, height, width, 3), see `to_network`;
+                cameras in the spec's order, size as in `image_size`.
+            proprioception: (B, P), in the spec's units.
+            features: encoded instructions (B, L, D), see `encode_instructions`.
+            mask: (B, L), True where there is a language token.
+        """
+        if images.dtype == torch.uint8:
+            images = to_network(images)
+        condition = self.condition(masked_mean(features, mask))
+        seen = torch.cat([self._see(camera, images[:, camera], condition) for camera in range(images.shape[1])], 1)
+        posture = self.proprioception_token(self._normalized_proprioception(proprioception))[:, None]
+        asked = self.language_token(features)
+        memory = torch.cat([posture, seen, asked], 1)
+        present: Tensor | None = None
+        if features.shape[1] > 1:
+            always = mask.new_ones(len(images), 1 + seen.shape[1])
+            present = torch.cat([always, mask], 1)
+        queries = self.queries[None].expand(len(images), -1, -1)
+        actions: Tensor = self.head(self.decoder(queries, memory, present))
+        return actions
+
+    def encode_instructions(self, texts: Sequence[str]) -> LanguageFeatures:
+        """Features of B instructions, on the network's device. Raises: NetworkError: one of them is empty."""
+        features, mask = self.language(texts)
+        return LanguageFeatures(features.to(self.queries.device), mask.to(self.queries.device))
+
+    def normalize_actions(self, actions: Tensor) -> Tensor:
+        """Actions in the spec's units (..., A) on the scale of `forward`."""
+        return (actions - self.action_center) / self.action_scale
+
+    def denormalize(self, actions: Tensor) -> Tensor:
+        """What `forward` gives (..., A) in the spec's units; not limited."""
+        return actions * self.action_scale + self.action_center
+
+    def encoder_digests(self) -> dict[str, str]:
+        """Digests of the frozen encoders, by `vision` and `language`."""
+        found = {"language": self.language.digest()}
+        first = self.vision[0]
+        if isinstance(first, PretrainedEncoder):
+            found["vision"] = first.digest
+        return {role: digest for role, digest in found.items() if digest}
+
+    def _vision_encoders(self, folders: Mapping[str, str] | None, expected_digest: str) -> nn.ModuleList:
+        """One encoder a camera, or a single one that all cameras share."""
+        config = self.config
+        if config.vision.kind == "pretrained":
+            return nn.ModuleList([PretrainedEncoder(config.vision, config.d_model, folders, expected_digest)])
+        height, width = self.image_size
+        return nn.ModuleList(
+            ConvolutionEncoder(config.vision, height, width, CONDITION, config.d_model) for _ in self.spec.cameras
+        )
+
+    def _see(self, camera: int, images: Tensor, condition: Tensor) -> Tensor:
+        encoder = self.vision[min(camera, len(self.vision) - 1)]
+        # A copy with strides of its own: from those of a single image torch may guess another layout, take another
+        # kernel, and give other last digits.
+        images = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
+        return torch.as_tensor(encoder(images, condition) + self.camera_embedding[camera])
+
+    def _normalized_proprioception(self, values: Tensor) -> Tensor:
+        if not values.shape[1]:
+            return values.new_zeros(len(values), 1)
+        return (values - self.proprioception_mean) / self.proprioception_std

@@ -1,0 +1,67 @@
+"""The network as a policy: an observation to a chunk of actions."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vla_policy_node.checkpoint import load_checkpoint, load_network
+from vla_policy_node.network.images import stack_images
+from vla_policy_node.network.vla import VLANetwork
+from vla_policy_node.observation import Float32Array, Observation
+from vla_policy_node.policy import ActionChunk
+from vla_policy_node.spec import RobotSpec
+
+
+class NetworkPolicy:
+    """Runs a network on one observation at a time. Nothing in it is random."""
+
+    def __init__(self, network: VLANetwork, checkpoint_digest: str = "") -> None:
+        """Args: network: put into eval mode; checkpoint_digest: of the checkpoint it comes from, if any."""
+        self.network = network.eval()
+        self.checkpoint_digest = checkpoint_digest
+
+    @staticmethod
+    def load(
+        folder: Path | str,
+        spec: RobotSpec | None = None,
+        device: str = "cpu",
+        folders: Mapping[str, str] | None = None,
+    ) -> "NetworkPolicy":
+        """The policy of a checkpoint folder.
+
+        Args:
+            spec: the robot it is to drive; None: the one it was made for.
+            folders: where pretrained encoders are on this machine, by name.
+
+        Raises:
+            CheckpointError: it is missing, damaged or for another robot, or an encoder is not to be had.
+            NetworkError: no such device here.
+        """
+        checkpoint = load_checkpoint(folder, spec)
+        return NetworkPolicy(load_network(checkpoint, device, folders), checkpoint.digest)
+
+    @property
+    def spec(self) -> RobotSpec:
+        """The robot it was made for."""
+        return self.network.spec
+
+    def reset(self, seed: int) -> None:
+        """Nothing to do: there is no state and no chance in it."""
+
+    def act(self, observation: Observation) -> ActionChunk:
+        """The next H actions, in the spec's units, not limited.
+
+        Raises:
+            NetworkError: the instruction is empty.
+        """
+        network = self.network
+        with torch.inference_mode():
+            images = stack_images(observation.images, self.spec.camera_names, *network.image_size)
+            language = network.encode_instructions([observation.instruction])
+            device = language.features.device
+            proprioception = torch.from_numpy(np.asarray(observation.proprioception, np.float32)[None])
+            normalised = network(torch.from_numpy(images[None]).to(device), proprioception.to(device), *language)
+            actions: Float32Array = network.denormalize(normalised)[0].cpu().numpy()
+        return ActionChunk(observation.stamp_ns, actions)

@@ -1,0 +1,34 @@
+"""The one interface between what decides and what executes."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from vla_policy_node.observation import Float32Array, Observation
+from vla_policy_node.spec import RobotSpec
+
+
+@dataclass(frozen=True)
+class ActionChunk:
+    """The next actions, one a tick, the first for the tick of the observation they answer."""
+
+    stamp_ns: int
+    """Stamp of the observation that the chunk answers."""
+    actions: Float32Array
+    """Shape (H, A), in the spec's units; not yet limited."""
+
+
+class Policy(Protocol):
+    """Anything that turns an observation into a chunk of actions."""
+
+    @property
+    def spec(self) -> RobotSpec:
+        """The robot it was made for."""
+        ...
+
+    def reset(self, seed: int) -> None:
+        """Start a new episode; `seed` fixes all that is random in it."""
+        ...
+
+    def act(self, observation: Observation) -> ActionChunk:
+        """The actions from the observation's tick on."""
+        ...

@@ -1,0 +1,324 @@
+"""The policy as a ROS 2 lifecycle node: camera, joint and pose messages in, action chunks and commands out."""
+
+import json
+import sys
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool, Trigger
+
+from vla_policy_node.chunking import make_executor
+from vla_policy_node.control import LockstepControl, Proposal, RealTimeControl, Step, Ticker, propose
+from vla_policy_node.diagnostics import StreamMonitor
+from vla_policy_node.exceptions import CheckpointError, MessageError, PolicyNodeError
+from vla_policy_node.inference import InferenceThread
+from vla_policy_node.messages import add_to_buffer, observation_topics, stamp_of
+from vla_policy_node.observation import Missing, Observation, ObservationBuffer
+from vla_policy_node.policy_loading import PolicySlot
+from vla_policy_node.policy_output import PolicyOutput
+from vla_policy_node.policy_parameters import CHOICES, FIXED, PARAMETERS, refusal
+from vla_policy_node.ros_node import (
+    ParameterError,
+    check_choices,
+    declare,
+    exit_process,
+    message_class,
+    publish_diagnostics,
+    rclpy_maker,
+    result,
+    run_node,
+    settable,
+    subscribers,
+    take_waiting,
+    topic_qos,
+)
+from vla_policy_node.safety import SafetyFilter
+from vla_policy_node.spec import NANOSECONDS, RobotSpec, load_spec
+from vla_policy_node.topics import ACTION, ACTION_CHUNK, DIAGNOSTICS, INSTRUCTION, MESSAGE_TYPES
+
+SWITCH_S = 0.0005
+"""How long one Python thread may keep the interpreter: at Python's 5 ms a tick would wait that long for the network."""
+
+
+class PolicyNode(LifecycleNode):  # type: ignore[misc]
+    """Assembles observations, asks the policy on a thread of its own, and sends what the safety filter lets pass."""
+
+    def __init__(self) -> None:
+        super().__init__("policy_node")
+        declare(self, PARAMETERS)
+        check_choices(self, CHOICES)
+        self.failure = ""
+        self._enabled = False
+        self._episode = 0
+        self._thread = InferenceThread()
+        self._make = rclpy_maker()
+        self._slot: PolicySlot | None = None
+        self._clocks: list[Any] = []
+        self._entities: list[Any] = []
+        self.add_on_set_parameters_callback(self._on_parameters)
+
+    @property
+    def node(self) -> LifecycleNode:
+        return self
+
+    def close(self) -> None:
+        """End the inference thread."""
+        self._enabled = False
+        self._thread.close()
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Read the robot's description, load the checkpoint, open the topics."""
+        try:
+            self._spec: RobotSpec = load_spec(self._get("robot"))
+            self._lockstep = self._get("mode") == "lockstep"
+            self._buffer = ObservationBuffer(self._spec)
+            self._build_control()
+            self._slot = PolicySlot(self._spec, self._get("device"))
+            if path := self._get("checkpoint"):
+                self._thread.submit(partial(self._slot.load, path)).result()
+            self._open_topics()
+        except PolicyNodeError as error:
+            self.failure = str(error)
+            self.get_logger().error(f"not configured: {error}")
+            return TransitionCallbackReturn.FAILURE
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._clocks = [self.create_timer(1.0, self._publish_diagnostics)]
+        if not self._lockstep:
+            # Four looks a period, so that a tick that waited for a late observation is late by a quarter at most.
+            self._clocks.append(self.create_timer(self._spec.period_ns / NANOSECONDS / 4, self._on_clock))
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._disable()
+        for timer in self._clocks:
+            self.destroy_timer(timer)
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._disable()
+        for destroy, entity in self._entities:
+            destroy(entity)
+        self._entities = []
+        self._slot = None
+        return TransitionCallbackReturn.SUCCESS
+
+    def _build_control(self) -> None:
+        """What an episode starts with: nothing seen, no chunk, nothing sent."""
+        period_ns = self._spec.period_ns
+        every = self._get("execute_every") or sys.maxsize
+        executor = make_executor(self._get("execute"), period_ns, every, self._get("ensemble_decay"))
+        self._buffer.clear()
+        self._safety = SafetyFilter(self._spec, self._get("limits"))
+        self._lockstep_control = LockstepControl(self._buffer, executor, self._safety)
+        self._real_time_control = RealTimeControl(self._buffer, executor, self._safety, self._ask)
+        self._ticker = Ticker(period_ns)
+        self._proposals: list[tuple[int, Proposal]] = []
+
+    def _open_topics(self) -> None:
+        stale_ns = max(self._spec.max_skew_ns, NANOSECONDS)
+        self._monitors: dict[str, StreamMonitor] = {}
+        self._inputs: dict[str, Any] = {}
+        for topic, kind in observation_topics(self._spec).items():
+            self._monitors[topic] = StreamMonitor(topic, stale_ns)
+            callback = partial(self._on_message, topic)
+            subscription = self.create_subscription(
+                message_class(kind),
+                topic,
+                callback,
+                topic_qos(topic, self._lockstep),
+                qos_overriding_options=settable(),
+            )
+            self._inputs[topic] = subscription
+            self._entities.append((self.destroy_subscription, subscription))
+        for topic in (ACTION, ACTION_CHUNK, DIAGNOSTICS):
+            publisher = self.create_lifecycle_publisher(
+                message_class(MESSAGE_TYPES[topic]), topic, topic_qos(topic, True), qos_overriding_options=settable()
+            )
+            self._entities.append((self.destroy_lifecycle_publisher, publisher))
+        action, chunk, self._diagnostics = (entity for _, entity in self._entities[-3:])
+        self._output = PolicyOutput(self._make, self._spec, action.publish, chunk.publish, self._lockstep)
+        self._entities.append((self.destroy_service, self.create_service(SetBool, "~/enable", self._on_enable)))
+        self._entities.append((self.destroy_service, self.create_service(Trigger, "~/describe", self._on_describe)))
+        self._guard = self.create_guard_condition(self._on_proposal)
+        self._entities.append((self.destroy_guard_condition, self._guard))
+
+    # Parameters and services
+
+    def _get(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _on_parameters(self, changes: list[Parameter]) -> Any:
+        for change in changes:
+            if change.name in FIXED and self._slot is not None and change.value != self._get(change.name):
+                return result(f"{change.name} is fixed while configured (now '{self._get(change.name)}')")
+            if why := refusal(change.name, change.value):
+                return result(why)
+            if change.name == "checkpoint" and self._slot is not None:
+                return self._load(self._slot, change.value)
+        return result("")
+
+    def _load(self, slot: PolicySlot, path: str) -> Any:
+        if self._enabled and not self._lockstep:
+            return result("the robot is under control: disable with ~/enable before another checkpoint is loaded")
+        try:
+            self._thread.submit(partial(slot.load, path)).result()
+        except PolicyNodeError as error:
+            self.get_logger().error(f"checkpoint refused, '{slot.digest or 'none'}' stays: {error}")
+            return result(str(error))
+        return result("")
+
+    def _on_describe(self, request: Any, response: Any) -> Any:
+        about = {"robot": self._spec.name, "spec_digest": self._spec.digest}
+        digest = self._slot.digest if self._slot is not None else ""
+        response.success, response.message = True, json.dumps(about | {"checkpoint_digest": digest})
+        return response
+
+    def _on_enable(self, request: Any, response: Any) -> Any:
+        self._disable()
+        response.success, response.message = True, "disabled"
+        if not request.data:
+            return response
+        try:
+            digest = self._enable()
+        except PolicyNodeError as error:
+            response.success, response.message = False, str(error)
+            return response
+        listeners = {topic: subscribers(self, topic) for topic in (ACTION, ACTION_CHUNK)}
+        response.message = json.dumps({"checkpoint_digest": digest, "listeners": listeners})
+        return response
+
+    def _enable(self) -> str:
+        """Start an episode; returns the digest of the checkpoint that drives it."""
+        if not self._clocks or self._slot is None:
+            raise PolicyNodeError("policy_node is not active; activate it first (parameter autostart does)")
+        slot = self._slot
+        seed, scale = self._get("episode_seed"), self._get("exploration")
+        # On the inference thread, so behind whatever it still does for the last episode.
+        digest = self._thread.submit(lambda: slot.start_episode(seed, scale)).result()
+        self._build_control()
+        for monitor in self._monitors.values():
+            monitor.restart()
+        self._start_ns = self._get("start_stamp_ns")
+        self.failure, self._enabled = "", True
+        return digest
+
+    def _disable(self) -> None:
+        was, self._enabled = self._enabled, False
+        self._episode += 1
+        if was and not self._lockstep:
+            self._output.send(Step(self._now(), self._safety.hold(("disabled",))))
+
+    # Data
+
+    def _on_message(self, topic: str, message: Any) -> None:
+        self._receive(topic, message)
+        for other, subscription in self._inputs.items():
+            for waiting in take_waiting(subscription):
+                self._receive(other, waiting)
+
+    def _receive(self, topic: str, message: Any) -> None:
+        stamp_ns = stamp_of(message) if topic != INSTRUCTION else None
+        monitor = self._monitors[topic]
+        monitor.received(self._now(), stamp_ns)
+        if stamp_ns is not None and (not self._enabled or stamp_ns < self._start_ns):
+            return
+        try:
+            used = add_to_buffer(self._buffer, self._spec, topic, message)
+        except MessageError as error:
+            monitor.refused(str(error))
+            self.get_logger().warning(str(error), throttle_duration_sec=5.0)
+            return
+        if used and self._enabled:
+            self._on_sample(stamp_ns)
+
+    def _on_sample(self, stamp_ns: int | None) -> None:
+        if self._lockstep:
+            if (observed := self._lockstep_control.due()) is not None:
+                tick_ns, episode = self._lockstep_control.tick_ns, self._episode
+                self._thread.submit(lambda: self._answer(observed, tick_ns, episode)).add_done_callback(self._settled)
+        elif (
+            stamp_ns is not None and self._buffer.latest_tick() == stamp_ns and self._ticker.on_observation(self._now())
+        ):
+            self._tick()
+
+    def _answer(self, observed: Observation | Missing, tick_ns: int, episode: int) -> None:
+        """On the inference thread: a lockstep tick from observation to command."""
+        assert self._slot is not None
+        step = self._lockstep_control.answer(self._slot.policy, observed, tick_ns)
+        if episode == self._episode:
+            self._output.send(step)
+
+    def _on_clock(self) -> None:
+        if self._enabled and self._ticker.on_clock(self._now()):
+            self._tick()
+
+    def _tick(self) -> None:
+        self._real_time_control.tick(self._now(), self._output.send)
+
+    def _ask(self, observation: Observation) -> bool:
+        if self._thread.busy:
+            return False
+        self._thread.submit(partial(self._propose, observation, self._episode)).add_done_callback(self._settled)
+        return True
+
+    def _propose(self, observation: Observation, episode: int) -> None:
+        """On the inference thread: a real-time chunk, handed over to the thread that ticks."""
+        assert self._slot is not None
+        self._proposals.append((episode, propose(self._slot.policy, observation)))
+        self._guard.trigger()
+
+    def _on_proposal(self) -> None:
+        while self._proposals:
+            episode, proposal = self._proposals.pop(0)
+            if episode != self._episode:
+                continue
+            if (step := self._real_time_control.offer(proposal, self._now())) is not None:
+                self._output.send(step)
+            self._output.tell(proposal)
+
+    def _settled(self, future: "Future[None]") -> None:
+        """Where a defect ends a job of the inference thread: the robot is stopped first."""
+        if (error := future.exception()) is None:
+            return
+        self._enabled = False
+        self._output.send(Step(self._now(), self._safety.hold((str(error),))))
+        self.failure = f"{type(error).__name__}: {error}"
+        self.get_logger().fatal(f"policy failed, robot holds, disabled: {self.failure}")
+
+    def _now(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+    def _publish_diagnostics(self) -> None:
+        now_ns = self._now()
+        streams = [m.status(now_ns, self.count_publishers(t)) for t, m in self._monitors.items()]
+        digest = self._slot.digest if self._slot is not None else ""
+        policy = self._output.status(self._enabled, digest, self.failure, streams)
+        publish_diagnostics(self._diagnostics, self._make, self.get_name(), now_ns, [policy, *streams])
+
+
+def build() -> PolicyNode:
+    """The node, configured and active where `autostart` says so. Raises: CheckpointError: it cannot be."""
+    node = PolicyNode()
+    if node.get_parameter("autostart").value:
+        success = TransitionCallbackReturn.SUCCESS
+        if node.trigger_configure() != success or node.trigger_activate() != success:
+            raise CheckpointError(f"policy_node: {node.failure or 'cannot be activated'}")
+    return node
+
+
+def main() -> int:
+    """Run the node until it is stopped; returns the exit status."""
+    sys.setswitchinterval(SWITCH_S)
+    return run_node(build, (PolicyNodeError, ParameterError))
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    exit_process(main())

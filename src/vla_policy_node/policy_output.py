@@ -1,0 +1,68 @@
+"""What a policy node says: commands, chunks, and how it is doing. Publishes through functions; needs no ROS."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vla_policy_node.commands import action_to_message, chunk_to_message
+from vla_policy_node.control import Proposal, Step
+from vla_policy_node.diagnostics import ERROR, OK, WARN, DurationMonitor, Status, worst
+from vla_policy_node.exceptions import MessageError
+from vla_policy_node.messages import MessageMaker
+from vla_policy_node.spec import RobotSpec
+
+
+class PolicyOutput:
+    """Sends steps and proposals, and counts them."""
+
+    def __init__(
+        self,
+        make: MessageMaker,
+        spec: RobotSpec,
+        send_action: Callable[[Any], None],
+        send_chunk: Callable[[Any], None],
+        lockstep: bool,
+    ) -> None:
+        """Args: lockstep: a step's own proposal is published with it; in real time it was when it arrived."""
+        self._make, self._spec, self._lockstep = make, spec, lockstep
+        self._send_action, self._send_chunk = send_action, send_chunk
+        self._seconds = DurationMonitor()
+        self._ticks = self._held = 0
+        self._reasons: tuple[str, ...] = ()
+        self._unsent = ""
+
+    def send(self, step: Step) -> None:
+        """Publish the command of one tick, after the chunk that it is the first action of."""
+        if step.proposal is not None and self._lockstep:
+            self.tell(step.proposal)
+        self._send_action(action_to_message(self._make, self._spec, step.stamp_ns, step.command.action))
+        self._ticks += 1
+        self._held += step.command.held
+        self._reasons = step.command.reasons
+
+    def tell(self, proposal: Proposal) -> None:
+        """Publish a chunk. One that is no message (NaN) is not: the safety filter holds, diagnostics say why."""
+        self._seconds.add(proposal.seconds)
+        self._unsent = ""
+        if proposal.chunk is None:
+            return
+        try:
+            self._send_chunk(chunk_to_message(self._make, self._spec, proposal.chunk))
+        except MessageError as error:
+            self._unsent = f"chunk not published: {error}"
+
+    def status(self, enabled: bool, digest: str, failure: str, streams: Sequence[Status]) -> Status:
+        """The policy's own line of diagnostics, given those of its streams and what made it fail, if anything did."""
+        level, message = worst(streams) if enabled else (OK, "disabled")
+        if failure:
+            level, message = ERROR, failure
+        elif enabled and level == OK and (self._reasons or self._unsent):
+            level, message = WARN, "; ".join([*self._reasons, *[self._unsent] * bool(self._unsent)])
+        values = {
+            "enabled": str(enabled).lower(),
+            "checkpoint_digest": digest,
+            "ticks": str(self._ticks),
+            "held": str(self._held),
+            "last_reasons": "; ".join(self._reasons),
+            **self._seconds.values("inference"),
+        }
+        return Status("policy", level, message, values)

@@ -1,0 +1,32 @@
+"""The policy node's parameters: defaults, meanings, and which values and changes are refused."""
+
+from typing import Any
+
+PARAMETERS: dict[str, tuple[Any, str]] = {
+    "robot": ("metaworld", "name in config/robots/, or the path of a robot's YAML file"),
+    "checkpoint": ("", "folder of the checkpoint; set it again to swap policies between episodes"),
+    "autostart": (True, "configure and activate at start-up instead of waiting for a lifecycle manager"),
+    "mode": ("lockstep", "lockstep: a command for every observation; real_time: one every period, holding if need be"),
+    "execute": ("replan", "how chunks are executed: replan or ensemble"),
+    "execute_every": (0, "replan: actions executed of a chunk before the next one is asked for; 0: all of them"),
+    "ensemble_decay": (0.01, "ensemble: weight decay a step of age"),
+    "limits": ("clamp", "clamp: an action beyond its limits is moved to them; reject: the robot holds"),
+    "device": ("cpu", "where the network runs: cpu, cuda, ..."),
+    "episode_seed": (0, "fixes all that is random in the next episode; taken up by ~/enable"),
+    "exploration": (0.0, "noise on the next episode's chunks, as a share of half the action range"),
+    "start_stamp_ns": (0, "samples stamped earlier belong to an earlier episode and are passed over"),
+}
+FIXED = ("robot", "mode", "limits", "device", "autostart")
+"""What is read once, when the node is configured."""
+CHOICES = {"mode": ("lockstep", "real_time"), "execute": ("replan", "ensemble"), "limits": ("clamp", "reject")}
+
+
+def refusal(name: str, value: Any) -> str:
+    """Why a parameter may not have this value; empty where it may."""
+    if name in CHOICES and value not in CHOICES[name]:
+        return f"{name} '{value}' is not one of {', '.join(CHOICES[name])}"
+    if name == "exploration" and not 0.0 <= value <= 2.0:
+        return f"exploration {value} is not in [0, 2]"
+    if name == "execute_every" and value < 0:
+        return f"execute_every {value} is negative; 0 means all of a chunk"
+    return ""

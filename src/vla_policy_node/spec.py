@@ -1,0 +1,232 @@
+"""The robot as the policy knows it: cameras, proprioception, action and rate, with names and units."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from vla_policy_node.exceptions import SpecError
+from vla_policy_node.locations import config_dir
+from vla_policy_node.topics import camera_topic
+
+Transport = Literal["raw", "compressed"]
+ProprioceptionSource = Literal["ee_pose", "joint_position", "joint_velocity"]
+HoldRule = Literal["zero", "last"]
+
+POSE_KEYS = ("x", "y", "z", "qx", "qy", "qz", "qw")
+"""Keys of an `ee_pose` field: position in metres, orientation as a unit quaternion."""
+
+NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class CameraSpec:
+    """One camera: RGB images of `height` x `width` pixels on `topic`."""
+
+    name: str
+    height: int
+    width: int
+    transport: Transport = "raw"
+    topic: str = ""
+    """Empty: `/camera/<name>/image_raw` or `/camera/<name>/compressed`."""
+
+    def __post_init__(self) -> None:
+        _one_of(f"camera '{self.name}': transport", self.transport, get_args(Transport))
+        if self.height < 1 or self.width < 1:
+            raise SpecError(f"camera '{self.name}': size {self.height}x{self.width} is not positive")
+        if not self.topic:
+            object.__setattr__(self, "topic", camera_topic(self.name, self.transport))
+
+
+@dataclass(frozen=True)
+class ProprioceptionField:
+    """One scalar of the proprioception vector and where it is read from."""
+
+    name: str
+    source: ProprioceptionSource
+    key: str
+    """A joint's name, or one of `POSE_KEYS` for source `ee_pose`."""
+    unit: str
+
+    def __post_init__(self) -> None:
+        _one_of(f"proprioception '{self.name}': source", self.source, get_args(ProprioceptionSource))
+        if self.source == "ee_pose":
+            _one_of(f"proprioception '{self.name}': key", self.key, POSE_KEYS)
+
+
+@dataclass(frozen=True)
+class ActionDimension:
+    """One scalar of the action, its limits, and what it does when the robot is to hold still."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    hold: HoldRule = "zero"
+    """`zero` for a velocity or a delta, `last` (repeat what was sent last) for a target."""
+
+    def __post_init__(self) -> None:
+        _one_of(f"action '{self.name}': hold", self.hold, get_args(HoldRule))
+        if not self.low < self.high:
+            raise SpecError(f"action '{self.name}': low {self.low} is not below high {self.high}")
+
+
+@dataclass(frozen=True)
+class RobotSpec:
+    """Everything a policy and a robot must agree on. Two specs are the same if their digests are."""
+
+    name: str
+    rate_hz: float
+    cameras: tuple[CameraSpec, ...]
+    proprioception: tuple[ProprioceptionField, ...]
+    action: tuple[ActionDimension, ...]
+    frame: str = "world"
+    """Frame that poses and end-effector actions are expressed in."""
+    max_skew_s: float = 0.1
+    """How far the streams of one observation may lie apart, and how old it may be, in seconds."""
+
+    def __post_init__(self) -> None:
+        if not self.rate_hz > 0:
+            raise SpecError(f"robot '{self.name}': rate_hz {self.rate_hz} is not positive")
+        if not self.action:
+            raise SpecError(f"robot '{self.name}': an action needs at least one dimension")
+        for what, names in (
+            ("camera", self.camera_names),
+            ("proprioception field", tuple(f.name for f in self.proprioception)),
+            ("action dimension", self.action_names),
+        ):
+            if repeated := sorted({n for n in names if names.count(n) > 1}):
+                raise SpecError(f"robot '{self.name}': {what} named twice: {', '.join(repeated)}")
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.cameras)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        return tuple(d.name for d in self.action)
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        """The joints that proprioception reads, each once, in the spec's order."""
+        joints = [f.key for f in self.proprioception if f.source != "ee_pose"]
+        return tuple(dict.fromkeys(joints))
+
+    @property
+    def uses_pose(self) -> bool:
+        return any(f.source == "ee_pose" for f in self.proprioception)
+
+    @property
+    def period_ns(self) -> int:
+        """Nanoseconds between two ticks."""
+        return round(NANOSECONDS / self.rate_hz)
+
+    @property
+    def max_skew_ns(self) -> int:
+        return round(self.max_skew_s * NANOSECONDS)
+
+    @cached_property
+    def action_low(self) -> npt.NDArray[np.float32]:
+        """Lower limits, shape (A,), in the action's units."""
+        return np.array([d.low for d in self.action], np.float32)
+
+    @cached_property
+    def action_high(self) -> npt.NDArray[np.float32]:
+        """Upper limits, shape (A,), in the action's units."""
+        return np.array([d.high for d in self.action], np.float32)
+
+    def camera(self, name: str) -> CameraSpec:
+        """The camera called `name`; SpecError if there is none."""
+        _one_of(f"robot '{self.name}': camera", name, self.camera_names)
+        return self.cameras[self.camera_names.index(name)]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (first 16 hex digits) of what a policy depends on: everything but topics and transports."""
+        content = asdict(self)
+        for camera in content["cameras"]:
+            del camera["topic"], camera["transport"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, as `from_dict` takes them."""
+        content: dict[str, Any] = _plain(asdict(self))
+        return content
+
+    @staticmethod
+    def from_dict(content: object, origin: str = "spec") -> "RobotSpec":
+        """The spec that a parsed YAML or JSON file holds.
+
+        Raises:
+            SpecError: a key is unknown, missing or of the wrong kind; `origin` says where.
+        """
+        top = _mapping(content, origin)
+        parts: dict[str, Any] = dict(top)
+        for key, part in (
+            ("cameras", CameraSpec),
+            ("proprioception", ProprioceptionField),
+            ("action", ActionDimension),
+        ):
+            items = top.get(key, ())
+            if not isinstance(items, Sequence) or isinstance(items, str):
+                raise SpecError(f"{origin}: '{key}' must be a list, not {items!r}")
+            parts[key] = tuple(_build(part, item, f"{origin}: {key}[{i}]") for i, item in enumerate(items))
+        return _build(RobotSpec, parts, origin)
+
+
+def load_spec(name_or_path: str | Path) -> RobotSpec:
+    """The robot called so in `config/robots/`, or described by the YAML file at a path.
+
+    Raises:
+        SpecError: no such robot or file, or the file does not describe a robot.
+    """
+    path = Path(name_or_path)
+    if not path.is_file():
+        robots = config_dir() / "robots"
+        path = robots / f"{name_or_path}.yaml"
+        if not path.is_file():
+            known = ", ".join(sorted(p.stem for p in robots.glob("*.yaml")))
+            raise SpecError(f"robot '{name_or_path}': neither a file nor one of {known}")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: not readable as YAML: {error}") from error
+    return RobotSpec.from_dict(content, str(path))
+
+
+T = TypeVar("T")
+
+
+def _build(kind: type[T], content: object, origin: str) -> T:
+    mapping = _mapping(content, origin)
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    for key in mapping:
+        _one_of(f"{origin}: key", key, known)
+    try:
+        return kind(**mapping)
+    except TypeError as error:
+        raise SpecError(f"{origin}: {error}") from error
+
+
+def _mapping(content: object, origin: str) -> Mapping[str, Any]:
+    if not isinstance(content, Mapping):
+        raise SpecError(f"{origin}: expected keys with values, not {content!r}")
+    return content
+
+
+def _one_of(what: str, value: object, valid: Sequence[object]) -> None:
+    if value not in valid:
+        raise SpecError(f"{what} '{value}' is not one of {', '.join(map(str, valid))}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

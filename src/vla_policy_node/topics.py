@@ -1,0 +1,34 @@
+"""Topic names and types of Encore's graph, in one place. All of them can be remapped."""
+
+JOINT_STATES = "/joint_states"  # sensor_msgs/msg/JointState
+EE_POSE = "/ee_pose"  # geometry_msgs/msg/PoseStamped
+INSTRUCTION = "/task/instruction"  # std_msgs/msg/String, latched
+ACTION_CHUNK = "/policy/action_chunk"  # trajectory_msgs/msg/JointTrajectory: what the policy proposed
+ACTION = "/action"  # trajectory_msgs/msg/JointTrajectory: the command that was sent
+OUTCOME = "/episode/outcome"  # std_msgs/msg/String holding JSON, latched
+PRIVILEGED_STATE = "/sim/privileged_state"  # std_msgs/msg/Float64MultiArray, simulators only
+DIAGNOSTICS = "/diagnostics"  # diagnostic_msgs/msg/DiagnosticArray
+
+
+def camera_topic(name: str, transport: str) -> str:
+    """Default topic of camera `name` for transport `raw` or `compressed`."""
+    suffix = "image_raw" if transport == "raw" else "compressed"
+    return f"/camera/{name}/{suffix}"
+
+
+MESSAGE_TYPES: dict[str, str] = {
+    JOINT_STATES: "sensor_msgs/msg/JointState",
+    EE_POSE: "geometry_msgs/msg/PoseStamped",
+    INSTRUCTION: "std_msgs/msg/String",
+    ACTION_CHUNK: "trajectory_msgs/msg/JointTrajectory",
+    ACTION: "trajectory_msgs/msg/JointTrajectory",
+    OUTCOME: "std_msgs/msg/String",
+    PRIVILEGED_STATE: "std_msgs/msg/Float64MultiArray",
+    DIAGNOSTICS: "diagnostic_msgs/msg/DiagnosticArray",
+}
+"""Message type of every fixed topic; a camera's is `CAMERA_TYPES[transport]`."""
+
+CAMERA_TYPES: dict[str, str] = {
+    "raw": "sensor_msgs/msg/Image",
+    "compressed": "sensor_msgs/msg/CompressedImage",
+}

@@ -1,0 +1,93 @@
+"""Exploration noise: nothing at scale 0, the same for a whole chunk, of the promised size, fixed by the seed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_robot import ROBOT, observation
+
+from vla_policy_node.exceptions import SpecError
+from vla_policy_node.exploration import BIAS_SHARE, Explore
+from vla_policy_node.observation import Observation
+from vla_policy_node.policy import ActionChunk
+from vla_policy_node.spec import ActionDimension, RobotSpec
+
+
+class Still:
+    """A policy that keeps the robot where it is, and counts its resets."""
+
+    def __init__(self, spec: RobotSpec = ROBOT) -> None:
+        self.spec = spec
+        self.seeds: list[int] = []
+
+    def reset(self, seed: int) -> None:
+        self.seeds.append(seed)
+
+    def act(self, observation: Observation) -> ActionChunk:
+        return ActionChunk(observation.stamp_ns, np.zeros((4, len(self.spec.action)), np.float32))
+
+
+def offsets(explore: Explore, episodes: int, chunks: int) -> np.ndarray:
+    """Shape (episodes, chunks, A)."""
+    found = []
+    for seed in range(episodes):
+        explore.reset(seed)
+        found.append([explore.act(observation()).actions[0] for _ in range(chunks)])
+    return np.array(found)
+
+
+def test_scale_zero_is_the_policy_itself() -> None:
+    np.testing.assert_array_equal(Explore(Still(), 0.0).act(observation()).actions, 0)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**31), st.floats(0.01, 1))
+def test_noise_is_the_same_for_a_whole_chunk_and_fixed_by_the_seed(seed: int, scale: float) -> None:
+    runs = []
+    for _ in range(2):
+        explore = Explore(Still(), scale)
+        explore.reset(seed)
+        runs.append([explore.act(observation(stamp_ns=t)) for t in range(3)])
+    for one, other in zip(*runs, strict=True):
+        np.testing.assert_array_equal(one.actions, other.actions)
+        np.testing.assert_array_equal(one.actions, np.broadcast_to(one.actions[0], one.actions.shape))
+        assert one.actions.dtype == np.float32
+    assert [c.stamp_ns for c in runs[0]] == [0, 1, 2]
+    assert (runs[0][0].actions[:, :2] != runs[0][1].actions[:, :2]).all()
+
+
+def test_a_target_that_is_held_gets_no_noise_unless_asked_for() -> None:
+    assert (offsets(Explore(Still(), 0.5), 3, 3)[..., 2] == 0).all()
+    found = offsets(Explore(Still(), 0.5, ["grip"]), 3, 3)
+    assert (found[..., 2] != 0).all()
+    assert (found[..., :2] == 0).all()
+
+
+def test_size_and_correlation_are_as_documented() -> None:
+    found = offsets(Explore(Still(), 0.3), 2000, 2)
+    # 0.3 of half the range: 0.3 * 0.5 m/s and 0.3 * 3 rad/s.
+    np.testing.assert_allclose(found[..., :2].std((0, 1)), [0.15, 0.9], rtol=0.05)
+    # Two chunks of an episode share only its bias, a share of the variance.
+    shared = np.mean(found[:, 0, :2] * found[:, 1, :2], 0) / np.var(found[..., :2], (0, 1))
+    np.testing.assert_allclose(shared, BIAS_SHARE, atol=0.06)
+
+
+def test_reset_reaches_the_policy() -> None:
+    policy = Still()
+    explore = Explore(policy, 0.1)
+    explore.reset(5)
+    assert policy.seeds[-1] == 5
+    assert explore.spec is ROBOT
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(SpecError, match="'left' is not one of up, turn, grip"):
+        Explore(Still(), 0.1, ["left"])
+    for scale in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(SpecError, match="is not a number from 0 on"):
+            Explore(Still(), scale)
+    unlimited = replace(ROBOT, action=(ActionDimension("up", "m", float("-inf"), 1.0),))
+    with pytest.raises(SpecError, match="'up' has no finite range"):
+        Explore(Still(unlimited), 0.1)

@@ -1,0 +1,238 @@
+"""Filtered behaviour cloning: its seeds, its curriculum, its configuration."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout_manager.results import EpisodeResultRow
+from trainer.collection import CollectionPlan, unsolved
+from trainer.config import from_mapping, to_plain
+from trainer.curriculum import PartialCreditConfig, check_attempts, not_mastered, progress_needed
+from trainer.exceptions import ConfigError
+from trainer.fbc import Trained, Tries, filtered_behaviour_cloning
+from trainer.fbc_config import FBCConfig
+from trainer.seeds import SeedStarts, check_disjoint, plan_seeds
+
+
+def test_each_iteration_collects_from_seeds_of_its_own() -> None:
+    plan = plan_seeds(SeedStarts(0, 100, 200, 300), 10, 8, 2, 5, 20)
+    assert plan.demonstrations == range(0, 10)
+    assert plan.collection == (range(100, 108), range(108, 116))
+    assert plan.validation == range(200, 205)
+    assert plan.evaluation == range(300, 320)
+
+
+def test_purposes_that_share_a_seed_are_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"seeds 200 to 203 are in collection of iteration 2 .* and in validation"):
+        plan_seeds(SeedStarts(0, 188, 200, 300), 10, 8, 2, 5, 20)
+
+
+@pytest.mark.parametrize("seeds", [range(5, 5), range(-3, 2)])
+def test_a_purpose_needs_seeds_from_0_on(seeds: range) -> None:
+    with pytest.raises(ConfigError, match="seeds of validation: from"):
+        check_disjoint({"validation": seeds})
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 15)), min_size=2, max_size=4))
+def test_ranges_pass_exactly_when_no_seed_is_used_twice(pairs: list[tuple[int, int]]) -> None:
+    ranges = {str(i): range(start, start + n) for i, (start, n) in enumerate(pairs)}
+    used = [seed for seeds in ranges.values() for seed in seeds]
+    if len(used) == len(set(used)):
+        check_disjoint(ranges)
+    else:
+        with pytest.raises(ConfigError):
+            check_disjoint(ranges)
+
+
+def test_partial_credit_by_hand() -> None:
+    config = PartialCreditConfig(sparse_below=0.1, start=0.4, full_at=4)
+    assert [progress_needed(config, i, 0, 10) for i in (1, 2, 3, 4, 5)] == pytest.approx([0.4, 0.6, 0.8, 1.0, 1.0])
+    assert progress_needed(config, 1, 1, 10) == 1.0, "one in ten is not below a tenth"
+    assert progress_needed(config, 1, 0, 0) == 1.0, "a task that was not tried is not sparse"
+    assert progress_needed(PartialCreditConfig(sparse_below=0.0), 1, 0, 10) == 1.0
+    assert progress_needed(PartialCreditConfig(full_at=1), 1, 0, 10) == 1.0
+
+
+@given(st.floats(0, 1), st.integers(1, 6), st.integers(0, 10), st.integers(1, 10))
+def test_the_progress_needed_only_rises(start: float, full_at: int, successes: int, tries: int) -> None:
+    config = PartialCreditConfig(0.5, start, full_at)
+    needed = [progress_needed(config, i, min(successes, tries), tries) for i in range(1, 8)]
+    assert needed == sorted(needed)
+    assert needed[-1] == 1.0
+    assert all(start <= x <= 1.0 for x in needed)
+
+
+def test_mastered_tasks_are_skipped() -> None:
+    successes = {"push": (4, 5), "reach": (5, 5), "door": (0, 5), "new": (0, 0)}
+    assert not_mastered(successes, 1.0) == ("push", "door", "new")
+    assert not_mastered(successes, 0.8) == ("door", "new")
+    assert not_mastered(successes, 1.1) == ("push", "reach", "door", "new")
+
+
+@pytest.mark.parametrize("attempts", [(), (-0.1,), (0.0, 3.0), (float("nan"),)])
+def test_attempts_need_scales_in_range(attempts: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="attempts"):
+        check_attempts(attempts)
+
+
+def test_a_configuration_survives_its_file() -> None:
+    config = from_mapping(
+        FBCConfig,
+        {"tasks": ["push-v3"], "collection": {"attempts": [0, 0.2], "via": "ros"}, "base": {"steps": 5}},
+        "test",
+    )
+    assert config.collection.attempts == (0.0, 0.2)
+    assert from_mapping(FBCConfig, to_plain(config), "saved") == config
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "tasks: none given"),
+        ({"tasks": ["push", "push"]}, "named twice"),
+        ({"tasks": ["push"], "iterations": 0}, "iterations 0"),
+        ({"tasks": ["push"], "seeds": {"validation": 30_005}}, "are in validation .* and in evaluation"),
+        ({"tasks": ["push"], "collection": {"via": "carrier pigeon"}}, "is not one of ros, pool"),
+        ({"tasks": ["push"], "demonstrations": {"per_tusk": 1}}, "unknown key per_tusk; valid are bags, per_task"),
+        ({"tasks": ["push"], "demonstrations": {"per_task": 10_001}}, "seeds 10000 to 10000 are in demonstrations"),
+    ],
+)
+def test_a_wrong_configuration_says_what_is_wrong(content: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_mapping(FBCConfig, content, "test")
+
+
+class Simulated:
+    """Stages of arithmetic alone: every train raises each task's validation success by what it was given."""
+
+    def __init__(self, start: int = 1, gain: int = 1) -> None:
+        self.start, self.gain = start, gain
+        self.calls: list[str] = []
+        self.given: dict[str, tuple[str | None, tuple[str, ...]]] = {}
+
+    def demonstrate(self) -> str:
+        self.calls.append("demonstrate")
+        return "bags/demonstrations"
+
+    def train(self, arm: str, iteration: int, start: Trained | None, episodes: Sequence[str]) -> Trained:
+        name = f"{arm}_{iteration}" if iteration else arm
+        self.calls.append(f"train {name}")
+        self.given[name] = (start.name if start else None, tuple(episodes))
+        successes = self.start if start is None else min(4, start.validation["push"][0] + self.gain * bool(episodes))
+        steps = 100 + (start.steps if start else 0)
+        return Trained(name, f"training/{name}", name, steps, {"push": (successes, 4), "reach": (4, 4)})
+
+    def collect(self, iteration: int, policy: Trained, tasks: Sequence[str]) -> Tries:
+        self.calls.append(f"collect {iteration} {','.join(tasks)} with {policy.name}")
+        return Tries(iteration, (f"bags/{iteration}",))
+
+    def keep(self, tries: Tries, filtered: bool = True) -> tuple[str, ...]:
+        return (f"good {tries.iteration}",) if filtered else (f"good {tries.iteration}", f"bad {tries.iteration}")
+
+    def evaluate(self, arm: str, policy: Trained) -> None:
+        self.calls.append(f"evaluate {arm}: {policy.name}")
+
+
+def fbc_config(**changes: Any) -> FBCConfig:
+    return from_mapping(FBCConfig, {"tasks": ["push", "reach"], **changes}, "test")
+
+
+def test_the_order_of_a_run() -> None:
+    stages = Simulated()
+    filtered_behaviour_cloning(fbc_config(), stages)
+    assert stages.calls == [
+        "demonstrate",
+        "train bc",
+        "collect 1 push with bc",
+        "train fbc_1",
+        "collect 2 push with fbc_1",
+        "train fbc_2",
+        "train control_1",
+        "train control_2",
+        "evaluate bc: bc",
+        "evaluate fbc_1: fbc_1",
+        "evaluate fbc_2: fbc_2",
+        "evaluate control: control_2",
+        "evaluate best_bc: bc",
+    ]
+
+
+def test_what_each_training_is_given() -> None:
+    stages = Simulated()
+    arms = filtered_behaviour_cloning(fbc_config(references={"unfiltered": True}), stages)
+    assert stages.given == {
+        "bc": (None, ()),
+        "fbc_1": ("bc", ("good 1",)),
+        "fbc_2": ("fbc_1", ("good 1", "good 2")),
+        "control_1": ("bc", ()),
+        "control_2": ("control_1", ()),
+        "unfiltered_1": ("bc", ("good 1", "bad 1")),
+        "unfiltered_2": ("unfiltered_1", ("good 1", "bad 1", "good 2", "bad 2")),
+    }
+    assert arms["fbc_2"].steps == arms["control"].steps == arms["unfiltered"].steps == 300
+
+
+def test_from_scratch_every_iteration_starts_anew() -> None:
+    stages = Simulated()
+    filtered_behaviour_cloning(fbc_config(start="scratch"), stages)
+    assert {start for start, _ in stages.given.values()} == {None}
+
+
+def test_a_run_ends_when_every_task_is_mastered_and_so_does_its_control() -> None:
+    stages = Simulated(start=3)
+    arms = filtered_behaviour_cloning(fbc_config(iterations=5), stages)
+    assert list(arms) == ["bc", "fbc_1", "control", "best_bc"]
+    assert [call for call in stages.calls if call.startswith("collect")] == ["collect 1 push with bc"]
+    assert "train control_2" not in stages.calls
+
+
+def test_a_base_that_masters_everything_is_left_alone() -> None:
+    arms = filtered_behaviour_cloning(fbc_config(), Simulated(start=4))
+    assert arms["control"] is arms["best_bc"] is arms["bc"]
+
+
+ROW = EpisodeResultRow(
+    "metaworld", "push", 7, 0, "policy", False, 200, "truncated", "", 0.0, "in_process", "c0ffee", "beef"
+)
+SOLVED = replace(ROW, success=True, ending="success", steps=50)
+
+
+def test_only_failed_states_are_tried_again() -> None:
+    states = [("push", 7), ("push", 8), ("push", 9), ("reach", 7)]
+    rows = [
+        ROW,
+        replace(SOLVED, seed=8),
+        replace(ROW, seed=9),
+        replace(SOLVED, seed=9, attempt=1),
+    ]
+    assert unsolved(states, rows, (0.0, 0.2, 0.4)) == [("push", 7, 1), ("reach", 7, 0)]
+    assert unsolved(states, [], (0.0,)) == [(task, seed, 0) for task, seed in states]
+
+
+def test_a_state_is_given_up_after_its_last_attempt_and_an_aborted_try_is_made_again() -> None:
+    assert unsolved([("push", 7)], [ROW, replace(ROW, attempt=1)], (0.0, 0.2)) == []
+    aborted = replace(ROW, ending="aborted", reason="died")
+    assert unsolved([("push", 7)], [aborted], (0.0, 0.2)) == [("push", 7, 0)]
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.integers(1, 4))
+def test_trying_until_nothing_is_left_makes_every_try_once(solved_at: list[int], attempts: int) -> None:
+    """State i is solved by attempt `solved_at[i]`."""
+    states = [("push", i) for i in range(len(solved_at))]
+    rows: list[EpisodeResultRow] = []
+    while tries := unsolved(states, rows, (0.0,) * attempts):
+        rows += [
+            replace(SOLVED if solved_at[seed] == attempt else ROW, seed=seed, attempt=attempt)
+            for _, seed, attempt in tries
+        ]
+    assert len(rows) == sum(min(k + 1, attempts) for k in solved_at)
+
+
+def test_tasks_take_turns() -> None:
+    plan = CollectionPlan("x", "policy", ("a", "b"), range(5, 7), Path("bags"), Path("rows.csv"))
+    assert plan.states == [("a", 5), ("b", 5), ("a", 6), ("b", 6)]

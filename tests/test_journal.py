@@ -1,0 +1,116 @@
+"""The stage journal: what is finished stays finished, what is torn is refused, and a run has one configuration."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.exceptions import ConfigError, TrainingError
+from trainer.journal import Journal, differences, read_journal, write_json
+
+CONFIG = {"tasks": ["push", "reach"], "base": {"steps": 100}}
+
+
+def test_a_finished_stage_is_not_done_again(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def work() -> dict[str, Any]:
+        calls.append(1)
+        return {"kept": 3}
+
+    with Journal(tmp_path, CONFIG) as journal:
+        assert journal.output("filter") is None
+        assert journal.run("filter", work) == {"kept": 3}
+        assert journal.run("filter", work) == {"kept": 3}
+    with Journal(tmp_path, CONFIG) as journal:
+        assert journal.run("filter", work) == {"kept": 3}
+        assert [stage.name for stage in journal.stages] == ["filter"]
+    assert len(calls) == 1
+
+
+def test_a_stage_that_raises_is_not_finished(tmp_path: Path) -> None:
+    with Journal(tmp_path, CONFIG) as journal:
+        with pytest.raises(KeyboardInterrupt):
+            journal.run("train", lambda: (_ for _ in ()).throw(KeyboardInterrupt()))
+        assert journal.output("train") is None
+    assert read_journal(tmp_path / "journal.json")["stages"] == []
+
+
+def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> None:
+    Journal(tmp_path, CONFIG).close()
+    changed = {"tasks": ["push"], "base": {"steps": 200}}
+    with pytest.raises(ConfigError, match=r"base\.steps: 100 there, 200 now") as caught:
+        Journal(tmp_path, changed)
+    assert 'tasks: ["push", "reach"] there, ["push"] now' in str(caught.value)
+    with Journal(tmp_path, CONFIG) as journal:
+        assert journal.stages == ()
+
+
+def test_tuples_and_lists_are_the_same_configuration(tmp_path: Path) -> None:
+    Journal(tmp_path, {"tasks": ("push", "reach")}).close()
+    Journal(tmp_path, {"tasks": ["push", "reach"]}).close()
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with Journal(tmp_path, CONFIG), pytest.raises(TrainingError, match="in use by another run"):
+        Journal(tmp_path, CONFIG)
+    Journal(tmp_path, CONFIG).close()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"config": {}}', '{"config": {}, "stages": [{"name": "x"}]}'])
+def test_a_damaged_journal_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "journal.json").write_text(content)
+    with pytest.raises(TrainingError, match="is not the journal of a run"):
+        Journal(tmp_path, CONFIG)
+
+
+def _write_until_killed(folder: str) -> None:
+    with Journal(Path(folder), CONFIG) as journal:
+        for stage in range(100_000):
+            journal.run(f"stage {stage}", lambda: {"text": "x" * 2000})
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_journal(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_write_until_killed, args=(str(tmp_path),))
+    process.start()
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "journal.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with Journal(tmp_path, CONFIG) as journal:
+        names = [stage.name for stage in journal.stages]
+    assert names == [f"stage {i}" for i in range(len(names))]
+    assert names
+
+
+def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4),
+    lambda inner: st.dictionaries(st.text("abc", max_size=2), inner, max_size=3) | st.lists(inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(values, values)
+def test_there_are_differences_exactly_between_different_trees(one: Any, other: Any) -> None:
+    assert differences(one, one) == []
+    keys_with_none = json.dumps([one, other]).count("null")
+    if one != other and not keys_with_none:
+        assert differences(one, other)

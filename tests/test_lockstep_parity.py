@@ -1,0 +1,109 @@
+"""A rollout over ROS and the same rollout in process send the same actions, to the bit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graph_helpers import (
+    INSTRUCTION_TEXT,
+    METAWORLD,
+    TASK,
+    bag_observations,
+    make_graph,
+    run_manager,
+    save_random_policy,
+    sent_actions,
+    write_schedule,
+)
+
+from rollout_manager.bag import EpisodeReader
+from rollout_manager.drivers import ExpertDriver, PolicyDriver
+from rollout_manager.envs.registry import make_env
+from rollout_manager.episode import Driver as DriverName
+from rollout_manager.experts.expert import ActionNoise, make_expert
+from rollout_manager.recorder import BagObserver
+from rollout_manager.results import read_results
+from rollout_manager.rollout import Driver, EpisodeResult, new_header, run_episode
+from vla_policy_node.chunking import make_executor
+from vla_policy_node.commands import chunk_from_message
+from vla_policy_node.exploration import Explore
+from vla_policy_node.messages import text_from_message
+from vla_policy_node.network_policy import NetworkPolicy
+from vla_policy_node.safety import SafetyFilter
+from vla_policy_node.topics import ACTION_CHUNK, OUTCOME
+
+pytestmark = pytest.mark.ros
+
+
+def in_process(driver: Driver, name: DriverName, folder: Path, limit: int, attempt: int, scale: float) -> EpisodeResult:
+    env = make_env("metaworld")
+    try:
+        header = new_header(env, TASK, 3, driver=name, attempt=attempt, exploration=scale)
+        return run_episode(env, driver, header, limit, [BagObserver(folder, METAWORLD)])
+    finally:
+        env.close()
+
+
+def assert_same_episode(live: Path, local: Path) -> None:
+    """Two bags hold the same commands, proposals, observations and outcome, at the same times from their start."""
+    (live_stamps, live_actions), (local_stamps, local_actions) = sent_actions(live), sent_actions(local)
+    assert np.array_equal(live_actions, local_actions)
+    assert [s - live_stamps[0] for s in live_stamps] == [s - local_stamps[0] for s in local_stamps]
+    chunks = [
+        [chunk_from_message(METAWORLD, m.message) for m in EpisodeReader(bag).messages([ACTION_CHUNK])]
+        for bag in (live, local)
+    ]
+    assert len(chunks[0]) == len(chunks[1])
+    for one, other in zip(*chunks, strict=True):
+        assert np.array_equal(one.actions, other.actions)
+        assert one.stamp_ns - live_stamps[0] == other.stamp_ns - local_stamps[0]
+    seen, there = bag_observations(live), bag_observations(local)
+    assert len(seen) == len(there) == len(live_stamps) + 1  # one more: what the last action led to
+    for a, b in zip(seen, there, strict=True):
+        assert np.array_equal(a.proprioception, b.proprioception)
+        assert all(np.array_equal(a.images[name], b.images[name]) for name in METAWORLD.camera_names)
+    says = [[text_from_message(m.message) for m in EpisodeReader(bag).messages([OUTCOME])] for bag in (live, local)]
+    assert says[0] == says[1]
+    assert len(says[0]) == 1
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.2])
+def test_the_expert_acts_alike(ros_domain: int, tmp_path: Path, scale: float) -> None:
+    schedule = write_schedule(tmp_path / "s.yaml", "expert", [3], attempts=(scale,), noise_correlation=0.5)
+    with make_graph(tmp_path, ros_domain, {"sim": {}, "expert": {}}) as graph:
+        status, said = run_manager(graph, schedule=schedule, output=tmp_path / "live")
+    assert status == 0, said
+    driver = ExpertDriver(make_expert("metaworld"), ActionNoise(METAWORLD, scale, 0.5))
+    local = in_process(driver, "expert", tmp_path / "local", 200, 0, scale)
+    [row] = read_results(tmp_path / "live" / "results.csv")
+    assert (row.steps, row.ending) == (local.outcome.steps, local.outcome.ending)
+    if scale == 0.0:
+        assert row.success
+    name = local.header.episode_id
+    assert_same_episode(tmp_path / "live" / name, tmp_path / "local" / name)
+
+
+@pytest.mark.parametrize(("execute", "every"), [("replan", 0), ("replan", 3), ("ensemble", 0)])
+def test_a_network_acts_alike_without_and_with_exploration(
+    ros_domain: int, tmp_path: Path, execute: str, every: int
+) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    digest = save_random_policy(checkpoint, [INSTRUCTION_TEXT])
+    schedule = write_schedule(
+        tmp_path / "s.yaml", "policy", [3], attempts=(0.0, 0.3), time_limit=25, execute_every=every
+    )
+    with make_graph(tmp_path, ros_domain, {"sim": {}, "policy": {"execute": execute}}) as graph:
+        status, said = run_manager(graph, schedule=schedule, checkpoint=checkpoint, output=tmp_path / "live")
+    assert status == 0, said
+    for attempt, scale in enumerate((0.0, 0.3)):
+        executor = make_executor(execute, METAWORLD.period_ns, every or 100)
+        policy = Explore(NetworkPolicy.load(checkpoint, METAWORLD), scale)
+        driver = PolicyDriver(policy, executor, SafetyFilter(METAWORLD))
+        local = in_process(driver, "policy", tmp_path / "local", 25, attempt, scale)
+        name = local.header.episode_id
+        assert_same_episode(tmp_path / "live" / name, tmp_path / "local" / name)
+        header = EpisodeReader(tmp_path / "live" / name).header
+        assert (header.checkpoint_digest, header.exploration) == (digest, scale)
+        assert header.label_source == ("proposed" if scale else "sent")
+    first, second = (sent_actions(tmp_path / "live" / f"metaworld_{TASK}_s3_a{k}")[1] for k in (0, 1))
+    assert not np.array_equal(first, second)
