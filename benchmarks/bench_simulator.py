@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from rollout_manager.envs.metaworld import MetaWorldEnv
 from rollout_manager.pool import EpisodeRequest, WorkerPool
-from rollout_manager.pool_worker import Worker
+from rollout_manager.pool_worker import Termination, Worker
 from vla_policy_node.spec import CameraSpec, load_spec
 
 SPEC = load_spec("metaworld")
@@ -155,7 +155,7 @@ def resident_mb() -> float:
 
 def measure_memory(folder: Path, episodes: int = 200, every: int = 25) -> dict[str, Any]:
     """Resident memory of a worker that renders and records one episode after the other."""
-    worker, samples = Worker(), []
+    worker, samples = Worker(Termination()), []
     for k in range(episodes + 1):
         if k % every == 0:
             samples.append(resident_mb())

@@ -65,7 +65,7 @@ def test_a_node_leaves_nothing_behind_however_it_ends(tmp_path: Path, ros_domain
         names = started(graph)
         os.kill(graph.pid("sim"), number)
         graph.wait("sim", 20)
-        left = {name for name in names if (SHARED_MEMORY / name).exists()}
-        assert bool(left) is (number == signal.SIGKILL)
+        # What the killed one leaves may be gone already: every graph on this machine sweeps.
+        assert number == signal.SIGKILL or not any((SHARED_MEMORY / name).exists() for name in names)
     assert sweep(settle_s=0) >= 0
     assert not any((SHARED_MEMORY / name).exists() for name in names)

@@ -1,9 +1,11 @@
 """A worker of the pool: reads requests from stdin, makes the tries, writes results to stdout. Lines of JSON."""
 
+import contextlib
 import json
 import os
 import signal
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -16,13 +18,15 @@ from rollout_manager.exceptions import SimulatorError
 from rollout_manager.experts.expert import ActionNoise, make_expert
 from rollout_manager.pool import EpisodeRequest
 from rollout_manager.rollout import (
+    Decision,
     DecisionLog,
     Driver,
     EpisodeResult,
     Observer,
+    ReplayDriver,
+    Tick,
     describe,
     new_header,
-    replay_actions,
     run_episode,
 )
 from rollout_manager.success import simulator_label
@@ -34,10 +38,63 @@ if TYPE_CHECKING:  # It imports torch, which only policies need.
     from vla_policy_node.network_policy import NetworkPolicy
 
 
+class Termination:
+    """SIGTERM ends a worker: at once while it has no episode, else between two steps.
+
+    An exception raised by a signal handler can land inside a callback of the renderer or the simulator, which turns
+    it into an error of its own.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._deferred = False
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """The signal's handler."""
+        self._asked = True
+        if not self._deferred:
+            raise SystemExit(128 + number)
+
+    def check(self) -> None:
+        """Raises: SystemExit: told to end; it unwinds the episode, so that its bag is closed as aborted."""
+        if self._asked:
+            raise SystemExit(128 + signal.SIGTERM)
+
+    @contextlib.contextmanager
+    def between_steps(self) -> Iterator[None]:
+        """Within this, only `check` ends the process."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+        self.check()
+
+
+class Stoppable:
+    """A driver at whose every step the process can be ended."""
+
+    def __init__(self, driver: Driver, termination: Termination) -> None:
+        self._driver = driver
+        self._termination = termination
+
+    def reset(self, header: EpisodeHeader) -> None:
+        self._driver.reset(header)
+
+    def step(self, tick: Tick) -> Decision:
+        self._termination.check()
+        return self._driver.step(tick)
+
+    def replaying(self, decisions: Sequence[Decision]) -> "Stoppable":
+        """One that gives back decisions made earlier."""
+        return Stoppable(ReplayDriver(decisions), self._termination)
+
+
 class Worker:
     """Makes tries one after the other; keeps the simulators and the last policy."""
 
-    def __init__(self) -> None:
+    def __init__(self, termination: Termination) -> None:
+        self._termination = termination
         self._envs: dict[tuple[str, str | None], Env] = {}
         self._policy: tuple[tuple[str, int, str], NetworkPolicy] | None = None
 
@@ -55,13 +112,10 @@ class Worker:
             checkpoint_digest=digest,
             time_limit=request.time_limit,
         )
-        if request.record == "none":
-            return run_episode(env, driver, header, header.time_limit_steps)
-        if request.record == "all":
-            result = run_episode(env, driver, header, header.time_limit_steps, [_recorder(request, env)])
-        else:
-            result = _record_success(request, env, driver, header)
-        _label(request, result)
+        with self._termination.between_steps():
+            result = _record(request, env, Stoppable(driver, self._termination), header)
+            if request.record == "all" or (request.record == "successes" and result.outcome.success):
+                _label(request, result)
         return result
 
     def close(self) -> None:
@@ -103,17 +157,20 @@ class Worker:
         return self._policy[1]
 
 
-def _record_success(request: EpisodeRequest, env: Env, driver: Driver, header: EpisodeHeader) -> EpisodeResult:
-    """Run without rendering for the recorder; where it succeeds, run the same actions again with it.
+def _record(request: EpisodeRequest, env: Env, driver: Stoppable, header: EpisodeHeader) -> EpisodeResult:
+    """Run the episode. To record successes only, run it unrendered, and the same actions again where it succeeds.
 
     Raises:
         SimulatorError: the second run went another way.
     """
+    if request.record != "successes":
+        recorders = [_recorder(request, env)] if request.record == "all" else []
+        return run_episode(env, driver, header, header.time_limit_steps, recorders)
     log = DecisionLog()
     first = run_episode(env, driver, header, header.time_limit_steps, [log])
     if not first.outcome.success:
         return first
-    again = replay_actions(env, header, log.decisions, [_recorder(request, env)])
+    again = run_episode(env, driver.replaying(log.decisions), header, len(log.decisions), [_recorder(request, env)])
     if again.outcome != first.outcome:
         raise SimulatorError(f"episode '{header.episode_id}': replay ended as {again.outcome}, not as {first.outcome}")
     return again
@@ -130,9 +187,7 @@ def _label(request: EpisodeRequest, result: EpisodeResult) -> None:
     from rollout_manager.labels import append_label
 
     assert request.bag_root is not None
-    bag = Path(request.bag_root) / request.episode_id
-    if request.record == "all" or result.outcome.success:
-        append_label(bag, simulator_label(result.header, result.outcome))
+    append_label(Path(request.bag_root) / request.episode_id, simulator_label(result.header, result.outcome))
 
 
 def attempt(worker: Worker, line: str) -> EpisodeResult:
@@ -146,11 +201,12 @@ def attempt(worker: Worker, line: str) -> EpisodeResult:
 
 def main() -> None:
     """Serve requests until there are no more."""
-    signal.signal(signal.SIGTERM, _stop)
+    termination = Termination()
+    signal.signal(signal.SIGTERM, termination.handle)
     results = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # What libraries print must not get among the results.
     _write(results, {"ready": os.getpid()})
-    worker = Worker()
+    worker = Worker(termination)
     for line in sys.stdin:
         result = attempt(worker, line)
         _write(results, {"header": result.header.to_dict(), "outcome": result.outcome.to_dict()})
@@ -160,10 +216,6 @@ def main() -> None:
 def _write(stream: Any, message: dict[str, Any]) -> None:
     stream.write(json.dumps(message) + "\n")
     stream.flush()
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)  # Unwinds the episode, so that its bag is closed as aborted.
 
 
 if __name__ == "__main__":
