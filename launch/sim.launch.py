@@ -22,13 +22,14 @@ from launch_ros.actions import Node
 from vla_policy_node.locations import config_dir
 
 ARGUMENTS = {
-    "task": ("drawer-open-v3", "what is tried"),
+    "task": ("drawer-open-v3", "what is tried: a task's name, a part that no other has, or suite/index"),
     "episodes": ("10", "initial states to try"),
     "schedule": ("", "YAML file of tries, in place of task and episodes"),
     "driver": ("policy", "policy: a checkpoint drives; expert: the environment's scripted expert"),
     "checkpoint": ("", "folder of the checkpoint (driver:=policy)"),
-    "environment": ("metaworld", "which simulator"),
-    "robot": ("metaworld", "name in config/robots/, or the path of a robot's YAML file"),
+    "env": ("metaworld", "which simulator: metaworld or libero"),
+    "suite": ("", "the suite that the task is of, where its name alone does not say, such as libero_90"),
+    "robot": ("", "name in config/robots/, or the path of a robot's YAML file; empty: the simulator's own"),
     "mode": ("lockstep", "lockstep or real_time"),
     "output": ("runs/rollouts", "folder of the bags"),
     "domain": ("0", "ROS_DOMAIN_ID of all nodes"),
@@ -58,12 +59,10 @@ def nodes(context: LaunchContext) -> list[object]:
         raise RuntimeError(f"driver:={given['driver']} is not one of policy, expert")
     if given["driver"] == "policy" and not given["checkpoint"] and not given["schedule"]:
         raise RuntimeError("driver:=policy needs checkpoint:=<folder>; driver:=expert needs none")
-    common = {name: given[name] for name in ("robot",)}
-    place = common | {"environment": given["environment"]}
-    driver = common | (
-        {"mode": given["mode"]} if given["driver"] == "policy" else {"environment": given["environment"]}
-    )
-    tries = place | {"mode": given["mode"], "driver": given["driver"], "task": given["task"]}
+    robot = {"robot": given["robot"] or given["env"]}
+    place = robot | {"environment": given["env"]}
+    driver = robot | {"mode": given["mode"]} if given["driver"] == "policy" else dict(place)
+    tries = place | {name: given[name] for name in ("mode", "driver", "task", "suite")}
     tries |= {name: given[name] for name in ("schedule", "checkpoint", "output")} | {"episodes": int(given["episodes"])}
     if given["driver"] == "policy":
         driver["checkpoint"] = given["checkpoint"]

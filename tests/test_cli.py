@@ -195,7 +195,10 @@ def test_a_reader_that_has_enough_is_no_error(bags: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["demonstrate", "--tasks", "drawr-v3", "--output", "x"], "task 'drawr-v3' is not one of MetaWorld's 50"),
+        (
+            ["demonstrate", "--tasks", "drawr-v3", "--output", "x"],
+            "task 'drawr-v3' is not one of the 50 of mt50, mt10; near",
+        ),
         (["demonstrate", "--tasks", "reach-v3", "--output", "x", "--environment", "mars"], "environment 'mars' is not"),
         (
             ["rollout", "--checkpoint", "none", "--tasks", "reach-v3", "--output", "x"],

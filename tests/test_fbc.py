@@ -15,7 +15,7 @@ from trainer.config import from_mapping, to_plain
 from trainer.curriculum import PartialCreditConfig, check_attempts, not_mastered, progress_needed
 from trainer.exceptions import ConfigError
 from trainer.fbc import Trained, Tries, filtered_behaviour_cloning
-from trainer.fbc_config import FBCConfig
+from trainer.fbc_config import CollectionConfig, FBCConfig
 from trainer.seeds import SeedStarts, check_disjoint, plan_seeds
 
 
@@ -25,6 +25,13 @@ def test_each_iteration_collects_from_seeds_of_its_own() -> None:
     assert plan.collection == (range(100, 108), range(108, 116))
     assert plan.validation == range(200, 205)
     assert plan.evaluation == range(300, 320)
+
+
+def test_iterations_may_collect_from_the_same_seeds() -> None:
+    plan = plan_seeds(SeedStarts(0, 10, 25, 30), 10, 15, 1, 5, 20)
+    assert [plan.collection_of(i) for i in (1, 2, 5)] == [range(10, 25)] * 3
+    same = FBCConfig(tasks=("reach-v3",), iterations=9, collection=CollectionConfig(fresh=False))
+    assert len({same.seed_plan.collection_of(i) for i in range(1, 10)}) == 1
 
 
 def test_purposes_that_share_a_seed_are_refused_by_name() -> None:
@@ -68,10 +75,10 @@ def test_the_progress_needed_only_rises(start: float, full_at: int, successes: i
 
 
 def test_mastered_tasks_are_skipped() -> None:
-    successes = {"push": (4, 5), "reach": (5, 5), "door": (0, 5), "new": (0, 0)}
-    assert not_mastered(successes, 1.0) == ("push", "door", "new")
+    successes = {"push-v3": (4, 5), "reach-v3": (5, 5), "door": (0, 5), "new": (0, 0)}
+    assert not_mastered(successes, 1.0) == ("push-v3", "door", "new")
     assert not_mastered(successes, 0.8) == ("door", "new")
-    assert not_mastered(successes, 1.1) == ("push", "reach", "door", "new")
+    assert not_mastered(successes, 1.1) == ("push-v3", "reach-v3", "door", "new")
 
 
 @pytest.mark.parametrize("attempts", [(), (-0.1,), (0.0, 3.0), (float("nan"),)])
@@ -93,13 +100,13 @@ def test_a_configuration_survives_its_file() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "tasks: none given"),
-        ({"tasks": ["push", "push"]}, "named twice"),
-        ({"tasks": ["push"], "iterations": 0}, "iterations 0"),
-        ({"tasks": ["push"], "seeds": {"validation": 30_005}}, "are in validation .* and in evaluation"),
-        ({"tasks": ["push"], "collection": {"via": "carrier pigeon"}}, "is not one of ros, pool"),
-        ({"tasks": ["push"], "demonstrations": {"per_tusk": 1}}, "unknown key per_tusk; valid are bags, per_task"),
-        ({"tasks": ["push"], "demonstrations": {"per_task": 10_001}}, "seeds 10000 to 10000 are in demonstrations"),
+        ({}, "tasks: no task: name tasks of metaworld"),
+        ({"tasks": ["push-v3", "push-v3"]}, "named twice"),
+        ({"tasks": ["push-v3"], "iterations": 0}, "iterations 0"),
+        ({"tasks": ["push-v3"], "seeds": {"validation": 30_005}}, "are in validation .* and in evaluation"),
+        ({"tasks": ["push-v3"], "collection": {"via": "carrier pigeon"}}, "is not one of ros, pool"),
+        ({"tasks": ["push-v3"], "demonstrations": {"per_tusk": 1}}, "unknown key per_tusk; valid are bags, per_task"),
+        ({"tasks": ["push-v3"], "demonstrations": {"per_task": 10_001}}, "seeds 10000 to 10000 are in demonstrations"),
     ],
 )
 def test_a_wrong_configuration_says_what_is_wrong(content: dict[str, object], message: str) -> None:
@@ -123,9 +130,9 @@ class Simulated:
         name = f"{arm}_{iteration}" if iteration else arm
         self.calls.append(f"train {name}")
         self.given[name] = (start.name if start else None, tuple(episodes))
-        successes = self.start if start is None else min(4, start.validation["push"][0] + self.gain * bool(episodes))
+        successes = self.start if start is None else min(4, start.validation["push-v3"][0] + self.gain * bool(episodes))
         steps = 100 + (start.steps if start else 0)
-        return Trained(name, f"training/{name}", name, steps, {"push": (successes, 4), "reach": (4, 4)})
+        return Trained(name, f"training/{name}", name, steps, {"push-v3": (successes, 4), "reach-v3": (4, 4)})
 
     def collect(self, iteration: int, policy: Trained, tasks: Sequence[str]) -> Tries:
         self.calls.append(f"collect {iteration} {','.join(tasks)} with {policy.name}")
@@ -139,7 +146,7 @@ class Simulated:
 
 
 def fbc_config(**changes: Any) -> FBCConfig:
-    return from_mapping(FBCConfig, {"tasks": ["push", "reach"], **changes}, "test")
+    return from_mapping(FBCConfig, {"tasks": ["push-v3", "reach-v3"], **changes}, "test")
 
 
 def test_the_order_of_a_run() -> None:
@@ -148,9 +155,9 @@ def test_the_order_of_a_run() -> None:
     assert stages.calls == [
         "demonstrate",
         "train bc",
-        "collect 1 push with bc",
+        "collect 1 push-v3 with bc",
         "train fbc_1",
-        "collect 2 push with fbc_1",
+        "collect 2 push-v3 with fbc_1",
         "train fbc_2",
         "train control_1",
         "train control_2",
@@ -187,7 +194,7 @@ def test_a_run_ends_when_every_task_is_mastered_and_so_does_its_control() -> Non
     stages = Simulated(start=3)
     arms = filtered_behaviour_cloning(fbc_config(iterations=5), stages)
     assert list(arms) == ["bc", "fbc_1", "control", "best_bc"]
-    assert [call for call in stages.calls if call.startswith("collect")] == ["collect 1 push with bc"]
+    assert [call for call in stages.calls if call.startswith("collect")] == ["collect 1 push-v3 with bc"]
     assert "train control_2" not in stages.calls
 
 
@@ -197,33 +204,39 @@ def test_a_base_that_masters_everything_is_left_alone() -> None:
 
 
 ROW = EpisodeResultRow(
-    "metaworld", "push", 7, 0, "policy", False, 200, "truncated", "", 0.0, "in_process", "c0ffee", "beef"
+    "metaworld", "push-v3", 7, 0, "policy", False, 200, "truncated", "", 0.0, "in_process", "c0ffee", "beef"
 )
 SOLVED = replace(ROW, success=True, ending="success", steps=50)
 
 
 def test_only_failed_states_are_tried_again() -> None:
-    states = [("push", 7), ("push", 8), ("push", 9), ("reach", 7)]
+    states = [("push-v3", 7), ("push-v3", 8), ("push-v3", 9), ("reach-v3", 7)]
     rows = [
         ROW,
         replace(SOLVED, seed=8),
         replace(ROW, seed=9),
         replace(SOLVED, seed=9, attempt=1),
     ]
-    assert unsolved(states, rows, (0.0, 0.2, 0.4)) == [("push", 7, 1), ("reach", 7, 0)]
+    assert unsolved(states, rows, (0.0, 0.2, 0.4)) == [("push-v3", 7, 1), ("reach-v3", 7, 0)]
     assert unsolved(states, [], (0.0,)) == [(task, seed, 0) for task, seed in states]
 
 
+def test_a_state_tried_before_gets_new_attempts() -> None:
+    assert unsolved([("push-v3", 7)], [], (0.0, 0.2), first=4) == [("push-v3", 7, 4)]
+    assert unsolved([("push-v3", 7)], [replace(ROW, attempt=4)], (0.0, 0.2), first=4) == [("push-v3", 7, 5)]
+    assert unsolved([("push-v3", 7)], [replace(ROW, attempt=k) for k in (4, 5)], (0.0, 0.2), first=4) == []
+
+
 def test_a_state_is_given_up_after_its_last_attempt_and_an_aborted_try_is_made_again() -> None:
-    assert unsolved([("push", 7)], [ROW, replace(ROW, attempt=1)], (0.0, 0.2)) == []
+    assert unsolved([("push-v3", 7)], [ROW, replace(ROW, attempt=1)], (0.0, 0.2)) == []
     aborted = replace(ROW, ending="aborted", reason="died")
-    assert unsolved([("push", 7)], [aborted], (0.0, 0.2)) == [("push", 7, 0)]
+    assert unsolved([("push-v3", 7)], [aborted], (0.0, 0.2)) == [("push-v3", 7, 0)]
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.integers(1, 4))
 def test_trying_until_nothing_is_left_makes_every_try_once(solved_at: list[int], attempts: int) -> None:
     """State i is solved by attempt `solved_at[i]`."""
-    states = [("push", i) for i in range(len(solved_at))]
+    states = [("push-v3", i) for i in range(len(solved_at))]
     rows: list[EpisodeResultRow] = []
     while tries := unsolved(states, rows, (0.0,) * attempts):
         rows += [

@@ -62,7 +62,7 @@ def test_what_a_node_refuses_ends_the_manager_with_its_reason(ros_domain: int, t
     save_random_policy(tmp_path / "c", [INSTRUCTION_TEXT])
     with make_graph(tmp_path, ros_domain, {"sim": {}, "policy": {}}) as graph:
         cases: list[tuple[dict[str, Any], str]] = [
-            ({"task": "drawer-opn-v3", "checkpoint": tmp_path / "c"}, "task 'drawer-opn-v3' is not one of MetaWorld's"),
+            ({"task": "drawer-opn-v3", "checkpoint": tmp_path / "c"}, "task 'drawer-opn-v3' is not one of the 50"),
             ({"task": TASK, "checkpoint": tmp_path / "none"}, "none' does not exist"),
             ({}, "nothing to try: give the parameter schedule"),
             ({"task": TASK, "mode": "turbo"}, "parameter mode 'turbo' is not one of lockstep, real_time"),

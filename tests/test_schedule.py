@@ -88,3 +88,14 @@ def test_malformed_schedules_are_refused(tmp_path: Path, text: str, says: str) -
 def test_a_missing_schedule_is_named(tmp_path: Path) -> None:
     with pytest.raises(ScheduleError, match=r"none\.yaml' does not exist"):
         load_schedule(tmp_path / "none.yaml")
+
+
+def test_a_state_tried_before_goes_on_counting_its_attempts() -> None:
+    entry = ScheduleEntry("reach-v3", 7, (0.0, 0.2), first_attempt=4)
+    ((_, tries),) = Schedule("metaworld", "expert", (entry,)).tries()
+    assert [(t.attempt, t.exploration, t.episode_id) for t in tries] == [
+        (4, 0.0, "metaworld_reach-v3_s7_a4"),
+        (5, 0.2, "metaworld_reach-v3_s7_a5"),
+    ]
+    with pytest.raises(ScheduleError, match="first_attempt -1 is not 0, 1, 2"):
+        ScheduleEntry("reach-v3", 7, first_attempt=-1)

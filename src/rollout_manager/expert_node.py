@@ -33,7 +33,7 @@ from vla_policy_node.topics import ACTION, ACTION_CHUNK, MESSAGE_TYPES, PRIVILEG
 
 PARAMETERS: dict[str, tuple[Any, str]] = {
     "environment": ("metaworld", "whose expert"),
-    "robot": ("metaworld", "name in config/robots/, or the path of a robot's YAML file"),
+    "robot": ("", "name in config/robots/, or the path of a robot's YAML file; empty: the environment's own"),
     "task": ("", "task of the next episode; taken up by ~/enable"),
     "seed": (0, "initial state of the next episode"),
     "episode_seed": (0, "fixes all that is random in the next episode; taken up by ~/enable"),
@@ -51,7 +51,7 @@ class ExpertNode:
         self.node: Node = rclpy.create_node("expert_node")
         declare(self.node, PARAMETERS)
         check_choices(self.node, {"environment": tuple(EXPERTS)})
-        self._spec = load_spec(self._get("robot"))
+        self._spec = load_spec(self._get("robot") or self._get("environment"))
         self._expert = make_expert(self._get("environment"))
         self._safety = SafetyFilter(self._spec)
         self._make = rclpy_maker()

@@ -12,6 +12,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from rollout_manager.bag import EpisodeReader, recover_all
+from rollout_manager.envs.tasks import find_task, suites_of
 from rollout_manager.episode import ControlMode
 from rollout_manager.exceptions import RolloutError, ScheduleError
 from rollout_manager.link_node import Link, Patience
@@ -28,11 +29,12 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
     "schedule": ("", "YAML file of the tries to make; empty: `episodes` seeds of `task`"),
     "environment": ("metaworld", "without a schedule: which simulator"),
     "driver": ("policy", "without a schedule: policy or expert"),
-    "task": ("", "without a schedule: the task to try"),
+    "task": ("", "without a schedule: the task to try: its name, a part that no other task has, or suite/index"),
+    "suite": ("", "without a schedule: the suite that the task is of, where its name alone does not say"),
     "episodes": (10, "without a schedule: how many initial states, seeds first_seed, first_seed + 1, ..."),
     "first_seed": (0, "without a schedule: the first initial state"),
     "checkpoint": ("", "folder of the checkpoint; overrides the schedule's"),
-    "robot": ("metaworld", "name in config/robots/, or the path of a robot's YAML file"),
+    "robot": ("", "name in config/robots/, or the path of a robot's YAML file; empty: the environment's own"),
     "mode": ("lockstep", "what the simulator runs in: lockstep or real_time; noted in the bags"),
     "output": ("runs/rollouts", "folder of the bags"),
     "results": ("", "CSV file, a row a try; empty: results.csv in the folder of the bags"),
@@ -55,7 +57,7 @@ class RolloutManager:
         declare(node, PARAMETERS)
         check_choices(node, CHOICES)
         self._schedule = self._read_schedule()
-        self._spec = load_spec(self._get("robot"))
+        self._spec = load_spec(self._get("robot") or self._schedule.environment)
         self._mode: ControlMode = self._get("mode")
         self._output = Path(self._get("output"))
         self._results = Path(self._get("results") or self._output / "results.csv")
@@ -110,7 +112,8 @@ class RolloutManager:
         path, checkpoint = self._get("schedule"), self._get("checkpoint")
         if path:
             schedule = load_schedule(Path(path))
-        elif task := self._get("task"):
+        elif self._get("task"):
+            task = find_task(suites_of(self._get("environment")), self._get("task"), self._get("suite"))
             seeds = range(self._get("first_seed"), self._get("first_seed") + self._get("episodes"))
             entries = tuple(ScheduleEntry(task, seed) for seed in seeds)
             schedule = Schedule(self._get("environment"), self._get("driver"), entries)

@@ -24,6 +24,8 @@ class ScheduleEntry:
     only where the one before failed."""
     time_limit: int = 0
     """Steps; 0: the environment's own limit."""
+    first_attempt: int = 0
+    """Number of the first of the attempts; where the state was tried before, one that is not given yet."""
 
     def __post_init__(self) -> None:
         where = f"schedule: task '{self.task}' seed {self.seed}"
@@ -35,6 +37,8 @@ class ScheduleEntry:
             raise ScheduleError(f"{where}: attempts {list(self.attempts)} must be one or more numbers in [0, 2]")
         if not isinstance(self.time_limit, int) or self.time_limit < 0:
             raise ScheduleError(f"{where}: time_limit {self.time_limit!r} is not 0 or more steps")
+        if not isinstance(self.first_attempt, int) or self.first_attempt < 0:
+            raise ScheduleError(f"{where}: first_attempt {self.first_attempt!r} is not 0, 1, 2, ...")
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Schedule:
                         float(exploration),
                         entry.time_limit,
                     )
-                    for attempt, exploration in enumerate(entry.attempts)
+                    for attempt, exploration in enumerate(entry.attempts, entry.first_attempt)
                 ),
             )
 

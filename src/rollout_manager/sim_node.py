@@ -47,9 +47,9 @@ from vla_policy_node.topics import (
 
 PARAMETERS: dict[str, tuple[Any, str]] = {
     "environment": ("metaworld", "which simulator"),
-    "robot": ("metaworld", "name in config/robots/, or the path of a robot's YAML file"),
+    "robot": ("", "name in config/robots/, or the path of a robot's YAML file; empty: the environment's own"),
     "mode": ("lockstep", "lockstep: a step for every command; real_time: a step every period"),
-    "task": ("", "task that ~/reset sets up"),
+    "task": ("", "task that ~/reset sets up, by its full name"),
     "seed": (0, "initial state that ~/reset sets up"),
     "time_limit_steps": (0, "steps after which the try is truncated; 0: the task's own limit"),
     "episode_id": ("", "name of the try, told again with its outcome"),
@@ -71,7 +71,7 @@ class SimNode:
         check_choices(self.node, {"mode": ("lockstep", "real_time"), "environment": tuple(ENVIRONMENTS)})
         self._lockstep = self._get("mode") == "lockstep"
         started = time.monotonic()
-        self._env: Env = make_env(self._get("environment"), load_spec(self._get("robot")))
+        self._env: Env = make_env(self._get("environment"), load_spec(self._get("robot") or self._get("environment")))
         self._simulation = Simulation(self._env)
         self._refuse_second(started)
         self._make = rclpy_maker()

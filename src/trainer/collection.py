@@ -27,6 +27,9 @@ class CollectionPlan:
     attempts: tuple[float, ...] = (0.0,)
     """Exploration of each try of an initial state; the next is made only where the one before failed. For an
     expert: the noise in what it sends."""
+    first_attempt: int = 0
+    """Number of the first of the attempts. Where states were tried before, a number not yet given makes the tries
+    new ones: their names differ, and what is random in them."""
     time_limit: int = 0
     """Steps; 0: the environment's own limit."""
     execute_every: int = 8
@@ -36,6 +39,10 @@ class CollectionPlan:
     def states(self) -> list[tuple[str, int]]:
         """Every (task, seed), tasks taking turns: what is interrupted has tried all of them alike."""
         return [(task, seed) for seed in self.seeds for task in self.tasks]
+
+    def unsolved(self, rows: Iterable[EpisodeResultRow]) -> list[tuple[str, int, int]]:
+        """The tries to make next, given the rows of those that were made. See the function `unsolved`."""
+        return unsolved(self.states, rows, self.attempts, self.first_attempt)
 
 
 class Collector(Protocol):
@@ -51,9 +58,9 @@ class Collector(Protocol):
 
 
 def unsolved(
-    states: Iterable[tuple[str, int]], rows: Iterable[EpisodeResultRow], attempts: Sequence[float]
+    states: Iterable[tuple[str, int]], rows: Iterable[EpisodeResultRow], attempts: Sequence[float], first: int = 0
 ) -> list[tuple[str, int, int]]:
-    """The next try of every state that is neither solved nor out of tries: task, seed, attempt.
+    """The next try of every state that is neither solved nor out of tries: task, seed, attempt (`first`, ...).
 
     A try that was aborted says nothing, and is made again.
     """
@@ -64,7 +71,7 @@ def unsolved(
     open_tries = []
     for task, seed in states:
         tries = done.get((task, seed), {})
-        attempt = next((k for k in range(len(attempts)) if k not in tries), None)
+        attempt = next((k for k in range(first, first + len(attempts)) if k not in tries), None)
         if attempt is not None and not any(tries.values()):
             open_tries.append((task, seed, attempt))
     return open_tries

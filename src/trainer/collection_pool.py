@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rollout_manager.pool import EpisodeRequest, WorkerPool
 from rollout_manager.results import EpisodeResultRow, append_result
-from trainer.collection import CollectionPlan, done_tries, unsolved
+from trainer.collection import CollectionPlan, done_tries
 from trainer.progress import ProgressBar
 
 ABORTED_ROUNDS = 3
@@ -28,7 +28,7 @@ class PoolCollector:
             RolloutError: a worker cannot start.
         """
         for _ in range(len(plan.attempts) + ABORTED_ROUNDS):
-            tries = unsolved(plan.states, done_tries(plan), plan.attempts)
+            tries = plan.unsolved(done_tries(plan))
             if not tries:
                 return
             with ProgressBar(plan.name, len(tries), visible=self.visible) as bar:
@@ -47,7 +47,7 @@ class PoolCollector:
             attempt=attempt,
             driver=plan.driver,
             checkpoint=str(plan.checkpoint) if plan.checkpoint else None,
-            exploration=plan.attempts[attempt],
+            exploration=plan.attempts[attempt - plan.first_attempt],
             time_limit=plan.time_limit or None,
             bag_root=str(plan.bags),
             record="all",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rollout_manager.graph import Graph, GraphConfig, NodeConfig, is_quiet
 from rollout_manager.schedule import Schedule, ScheduleEntry, save_schedule
-from trainer.collection import CollectionPlan, done_tries, rows_so_far, unsolved
+from trainer.collection import CollectionPlan, done_tries, rows_so_far
 from trainer.exceptions import TrainerError
 from trainer.progress import ProgressBar
 
@@ -40,7 +40,7 @@ class RosCollector:
             TrainerError: a rollout manager gave up; the message holds the last it said.
             GraphError: a node died again and again.
         """
-        left = {(task, seed) for task, seed, _ in unsolved(plan.states, done_tries(plan), plan.attempts)}
+        left = {(task, seed) for task, seed, _ in plan.unsolved(done_tries(plan))}
         if not left:
             return
         graphs = self._graphs(plan.driver)
@@ -65,7 +65,7 @@ class RosCollector:
         while working:
             working = [graph for graph in working if graph.wait("manager", LOOK_EVERY_S) is None]
             rows = rows_so_far(plan)
-            now_left = len(unsolved(plan.states, rows, plan.attempts))
+            now_left = len(plan.unsolved(rows))
             for _ in range(left - now_left):
                 bar.advance(f"{rows[-1].task} {rows[-1].ending}")
             left = now_left
@@ -96,7 +96,8 @@ class RosCollector:
     def _manager(self, plan: CollectionPlan, graph: int, states: Sequence[tuple[str, int]]) -> dict[str, str]:
         """The rollout manager's parameters. Several managers write into folders of their own, and one table."""
         bags = plan.bags / f"graph_{graph}" if self.graphs > 1 else plan.bags
-        entries = tuple(ScheduleEntry(task, seed, plan.attempts, plan.time_limit) for task, seed in states)
+        tries = plan.attempts, plan.time_limit, plan.first_attempt
+        entries = tuple(ScheduleEntry(task, seed, *tries) for task, seed in states)
         schedule = Schedule(
             environment=self.environment,
             driver=plan.driver,

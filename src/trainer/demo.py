@@ -62,10 +62,7 @@ def check(config: FBCConfig) -> None:
     """Refuse, before anything is started, what would fail later. Raises: ConfigError, and as `run_and_report`."""
     spec = load_spec(config.robot)
     load_network_config(config.network)
-    env = make_env(config.environment, spec)
-    for task in config.tasks:
-        env.instruction(task)
-    env.close()
+    make_env(config.environment, spec).close()
     bags = config.demonstrations.bags
     if bags and not Path(bags).is_dir():
         raise ConfigError(f"demonstrations.bags '{bags}' is not a folder")

@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rollout_manager.envs.tasks import find_tasks
+from rollout_manager.exceptions import SimulatorError
 from trainer.config import FilterConfig, TrainingConfig, require
 from trainer.curriculum import PartialCreditConfig, check_attempts
+from trainer.exceptions import ConfigError
 from trainer.seeds import SeedPlan, SeedStarts, plan_seeds
 
 Via = Literal["ros", "pool"]
@@ -34,7 +37,9 @@ class CollectionConfig:
     via: Via = "pool"
     """`ros`: over the ROS graph, nodes as processes of their own. `pool`: in process, without ROS."""
     seeds_per_task: int = 10
-    """Fresh initial states a task and iteration."""
+    """Initial states a task and iteration."""
+    fresh: bool = True
+    """Every iteration tries initial states of its own; false: the same ones, where a benchmark has only a few."""
     attempts: tuple[float, ...] = (0.0, 0.15, 0.3)
     """Exploration scale of each try of an initial state, as a share of half the action range. A state that the
     first try solves is not tried again; one that it does not solve is tried with the next scale."""
@@ -83,10 +88,12 @@ class FBCConfig:
 
     environment: str = "metaworld"
     """Where tasks are tried."""
-    robot: str = "metaworld"
-    """A robot of `config/robots/`, or the path of such a file."""
+    robot: str = ""
+    """A robot of `config/robots/`, or the path of such a file; empty: the environment's own."""
     tasks: tuple[str, ...] = ()
-    """Names of the environment's tasks."""
+    """The environment's tasks: names, parts of names that only one task has, or suite/index."""
+    suite: str = ""
+    """A suite of the environment, all of whose tasks are tried where none is named."""
     time_limit: int = 200
     """Steps after which a try is given up; 0: the environment's own limit."""
     iterations: int = 2
@@ -117,8 +124,11 @@ class FBCConfig:
     """Arms to compare with."""
 
     def __post_init__(self) -> None:
-        require(len(self.tasks) > 0, "tasks: none given; name at least one of the environment's tasks")
-        require(len(set(self.tasks)) == len(self.tasks), f"tasks: one is named twice: {', '.join(self.tasks)}")
+        object.__setattr__(self, "robot", self.robot or self.environment)
+        try:
+            object.__setattr__(self, "tasks", find_tasks(self.environment, self.tasks, self.suite))
+        except SimulatorError as error:
+            raise ConfigError(f"tasks: {error}") from error
         require(self.iterations >= 1, f"iterations {self.iterations} is not at least 1")
         require(self.time_limit >= 0 and self.workers >= 1, "time_limit is negative or workers is not at least 1")
         _ = self.seed_plan
@@ -130,7 +140,7 @@ class FBCConfig:
             self.seeds,
             self.demonstrations.per_task,
             self.collection.seeds_per_task,
-            self.iterations,
+            self.iterations if self.collection.fresh else 1,
             self.evaluation.validation_seeds,
             self.evaluation.evaluation_seeds,
         )

@@ -114,11 +114,12 @@ class RunStages:
             name=f"iteration {iteration}",
             driver="policy",
             tasks=tuple(tasks),
-            seeds=self.config.seed_plan.collection[iteration - 1],
+            seeds=self.config.seed_plan.collection_of(iteration),
             bags=self.folder / bags,
             results=self.folder / "tries" / f"iteration_{iteration}.csv",
             checkpoint=self.folder / policy.checkpoint,
             attempts=self.config.collection.attempts,
+            first_attempt=0 if self.config.collection.fresh else (iteration - 1) * len(self.config.collection.attempts),
             time_limit=self.config.time_limit,
             execute_every=self.config.evaluation.execute_every,
         )

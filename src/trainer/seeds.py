@@ -27,12 +27,16 @@ class SeedPlan:
 
     demonstrations: range
     collection: tuple[range, ...]
-    """One range an iteration."""
+    """One range an iteration; the last one serves all that follow."""
     validation: range
     evaluation: range
 
     def __post_init__(self) -> None:
         check_disjoint(self.ranges())
+
+    def collection_of(self, iteration: int) -> range:
+        """The seeds that iteration 1, 2, ... tries."""
+        return self.collection[min(iteration, len(self.collection)) - 1]
 
     def ranges(self) -> dict[str, range]:
         """Every range by what it is for."""

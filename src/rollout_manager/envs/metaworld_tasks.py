@@ -53,6 +53,23 @@ INSTRUCTIONS: dict[str, str] = {
     "window-open-v3": "open the window",
 }
 
+SUITES: dict[str, tuple[str, ...]] = {
+    "mt50": tuple(INSTRUCTIONS),
+    "mt10": (
+        "reach-v3",
+        "push-v3",
+        "pick-place-v3",
+        "door-open-v3",
+        "drawer-open-v3",
+        "drawer-close-v3",
+        "button-press-topdown-v3",
+        "peg-insert-side-v3",
+        "window-open-v3",
+        "window-close-v3",
+    ),
+}
+"""MetaWorld's benchmarks of 50 and of 10 tasks."""
+
 DEFAULT_TIME_LIMIT = 200
 TIME_LIMITS: dict[str, int] = {
     "bin-picking-v3": 300,

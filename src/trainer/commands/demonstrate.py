@@ -3,31 +3,28 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from trainer.commands.arguments import parse
+from trainer.commands.place import Place
 from trainer.commands.tries import run_plan
 
 
-@dataclass(frozen=True)
-class DemonstrateCommand:
+@dataclass(frozen=True, kw_only=True)
+class DemonstrateCommand(Place):
     """Have the scripted expert show tasks. The same command again goes on where it was."""
 
-    tasks: tuple[str, ...]
-    """Names of the environment's tasks."""
     output: Path
     """Folder that gets `bags/` and `tries.csv`."""
-    per_task: int = 10
-    """Seeds a task."""
+    per_task: Annotated[int, tyro.conf.arg(aliases=["--episodes-per-task"])] = 10
+    """Initial states a task."""
     first_seed: int = 0
     """The seeds are this one and those that follow."""
     noise: float = 0.1
     """Standard deviation of the noise in what the expert sends, as a share of half the action range; what is
     learned is its clean proposal."""
-    environment: str = "metaworld"
-    """Where the tasks are."""
-    robot: str = "metaworld"
-    """A robot of config/robots/, or the path of such a file."""
     time_limit: int = 0
     """Steps after which a try is given up; 0: the environment's own limit."""
     via: Literal["ros", "pool"] = "pool"
@@ -45,11 +42,11 @@ def main(arguments: Sequence[str]) -> int:
     plan = CollectionPlan(
         name="demonstrations",
         driver="expert",
-        tasks=options.tasks,
+        tasks=options.find_tasks(),
         seeds=range(options.first_seed, options.first_seed + options.per_task),
         bags=options.output / "bags",
         results=options.output / "tries.csv",
         attempts=(options.noise,),
         time_limit=options.time_limit,
     )
-    return run_plan(plan, options.via, options.environment, options.robot, options.workers)
+    return run_plan(plan, options.via, options.environment, options.robot_name, options.workers)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from trainer.commands.arguments import parse
+from trainer.commands.place import Place
 from trainer.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -13,15 +14,13 @@ if TYPE_CHECKING:
     from trainer.evaluate import EvaluationPlan
 
 
-@dataclass(frozen=True)
-class EvaluateCommand:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateCommand(Place):
     """Measure success on the same initial states for whatever drives: one CSV row a try, and a table.
 
     Tries that the CSV file already holds are not made again.
     """
 
-    tasks: tuple[str, ...]
-    """Names of the environment's tasks."""
     checkpoint: Path | None = None
     """Folder of the checkpoint that drives; without it `--driver` says what does."""
     driver: Literal["policy", "expert", "none"] = "policy"
@@ -36,10 +35,6 @@ class EvaluateCommand:
     """CSV file that gets a row a try."""
     bags: Path | None = None
     """Folder that gets a bag a try; without it nothing is recorded."""
-    environment: str = "metaworld"
-    """Where tasks are tried."""
-    robot: str = "metaworld"
-    """A robot of config/robots/, or the path of such a file."""
     time_limit: int = 0
     """Steps after which a try is given up; 0: the environment's own limit."""
     execute: Literal["replan", "ensemble"] = "replan"
@@ -85,12 +80,9 @@ def measure(options: EvaluateCommand, checkpoint: Path | None) -> "list[EpisodeR
     from vla_policy_node.checkpoint import load_checkpoint
     from vla_policy_node.spec import load_spec
 
-    spec = load_spec(options.robot)
+    spec = load_spec(options.robot_name)
     digest = load_checkpoint(checkpoint, spec).digest if checkpoint else ""
-    env = make_env(options.environment, spec)
-    for task in options.tasks:
-        env.instruction(task)  # Refuses an unknown one before anything is started.
-    env.close()
+    make_env(options.environment, spec).close()  # Refuses what it cannot be before anything is started.
     return evaluate(_plan(options, checkpoint), options.results, digest)
 
 
@@ -98,12 +90,12 @@ def _plan(options: EvaluateCommand, checkpoint: Path | None) -> "EvaluationPlan"
     from trainer.evaluate import EvaluationPlan
 
     return EvaluationPlan(
-        tasks=options.tasks,
+        tasks=options.find_tasks(),
         seeds=tuple(range(options.first_seed, options.first_seed + options.seeds)),
         driver=options.driver,
         checkpoint=str(checkpoint or ""),
         environment=options.environment,
-        robot=options.robot,
+        robot=options.robot_name,
         time_limit=options.time_limit,
         execute=options.execute,
         execute_every=options.execute_every,

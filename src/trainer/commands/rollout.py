@@ -6,29 +6,24 @@ from pathlib import Path
 from typing import Literal
 
 from trainer.commands.arguments import parse
+from trainer.commands.place import Place
 from trainer.commands.tries import run_plan
 
 
-@dataclass(frozen=True)
-class RolloutCommand:
+@dataclass(frozen=True, kw_only=True)
+class RolloutCommand(Place):
     """Have a checkpoint try tasks. The same command again goes on where it was."""
 
     checkpoint: Path
     """The checkpoint's folder."""
-    tasks: tuple[str, ...]
-    """Names of the environment's tasks."""
     output: Path
     """Folder that gets `bags/` and `tries.csv`."""
     per_task: int = 10
-    """Seeds a task."""
+    """Initial states a task."""
     first_seed: int = 10_000
     """The seeds are this one and those that follow."""
     attempts: tuple[float, ...] = (0.0,)
     """Exploration of each try of an initial state; the next is made only where the one before failed."""
-    environment: str = "metaworld"
-    """Where the tasks are."""
-    robot: str = "metaworld"
-    """A robot of config/robots/, or the path of such a file."""
     time_limit: int = 0
     """Steps after which a try is given up; 0: the environment's own limit."""
     execute_every: int = 8
@@ -47,11 +42,11 @@ def main(arguments: Sequence[str]) -> int:
     from vla_policy_node.checkpoint import load_checkpoint
     from vla_policy_node.spec import load_spec
 
-    load_checkpoint(options.checkpoint, load_spec(options.robot))  # Refused here, not by every try.
+    load_checkpoint(options.checkpoint, load_spec(options.robot_name))  # Refused here, not by every try.
     plan = CollectionPlan(
         name="rollouts",
         driver="policy",
-        tasks=options.tasks,
+        tasks=options.find_tasks(),
         seeds=range(options.first_seed, options.first_seed + options.per_task),
         bags=options.output / "bags",
         results=options.output / "tries.csv",
@@ -60,4 +55,4 @@ def main(arguments: Sequence[str]) -> int:
         time_limit=options.time_limit,
         execute_every=options.execute_every,
     )
-    return run_plan(plan, options.via, options.environment, options.robot, options.workers)
+    return run_plan(plan, options.via, options.environment, options.robot_name, options.workers)

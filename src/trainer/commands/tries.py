@@ -23,10 +23,7 @@ def run_plan(plan: CollectionPlan, via: Via, environment: str, robot: str, worke
     check_attempts(plan.attempts)
     if not plan.states or plan.seeds.start < 0 or workers < 1:
         raise ConfigError(f"{len(plan.tasks)} tasks, {len(plan.seeds)} seeds, {workers} workers: at least one of each")
-    env = make_env(environment, load_spec(robot))
-    for task in plan.tasks:
-        env.instruction(task)  # Refuses an unknown one before anything is started.
-    env.close()
+    make_env(environment, load_spec(robot)).close()  # Refuses what it cannot be before anything is started.
     logs = plan.results.parent / "logs"
     with (
         WorkerPool(workers) as pool,

@@ -4,7 +4,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
 
 from trainer.commands.arguments import parse
 from trainer.exceptions import ConfigError
@@ -25,7 +27,7 @@ class UpCommand:
     checkpoint: Path | None = None
     """Folder of the checkpoint that drives; without it the scripted expert does."""
     task: str = ""
-    """The task to try."""
+    """The task to try: its name, a part of it that no other task has, or suite/index."""
     schedule: Path | None = None
     """A YAML file of tries, instead of a task."""
     episodes: int = 10
@@ -36,10 +38,12 @@ class UpCommand:
     """Folder that gets the bags, the results and the nodes' logs."""
     mode: Literal["lockstep", "real_time"] = "lockstep"
     """`lockstep`: the simulator waits for each action. `real_time`: nobody waits for anybody."""
-    environment: str = "metaworld"
+    environment: Annotated[str, tyro.conf.arg(aliases=["--env"])] = "metaworld"
     """Which simulator."""
-    robot: str = "metaworld"
-    """A robot of config/robots/, or the path of such a file."""
+    suite: str = ""
+    """The suite that the task is of, where its name alone does not say."""
+    robot: str = ""
+    """A robot of config/robots/, or the path of such a file; empty: the environment's own."""
     domain: int = 42
     """ROS domain that the nodes meet on."""
 
@@ -87,8 +91,9 @@ def _watch(graph: "Graph") -> int:
 def _nodes(options: UpCommand) -> "tuple[NodeConfig, ...]":
     from rollout_manager.graph import NodeConfig
 
-    both = {"environment": options.environment, "robot": options.robot}
-    driver = {"robot": options.robot, "mode": options.mode, "checkpoint": str(options.checkpoint)}
+    robot = options.robot or options.environment
+    both = {"environment": options.environment, "robot": robot}
+    driver = {"robot": robot, "mode": options.mode, "checkpoint": str(options.checkpoint)}
     drives = NodeConfig("policy", driver) if options.checkpoint else NodeConfig("expert", both)
     return NodeConfig("sim", {**both, "mode": options.mode}), drives
 
@@ -101,6 +106,7 @@ def _manager(options: UpCommand) -> "NodeConfig | None":
     parameters = {
         "schedule": str(options.schedule or ""),
         "task": options.task,
+        "suite": options.suite,
         "episodes": options.episodes,
         "first_seed": options.first_seed,
         "environment": options.environment,
