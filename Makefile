@@ -17,13 +17,19 @@ export PYTHONUNBUFFERED := 1
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-quick test format format-check lint types pytest bench clean
+.PHONY: help setup libero libero-assets demo demo-quick test format format-check lint types pytest bench clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
 
 setup:  ## make .venv, with what the system needs for off-screen rendering
 	@scripts/setup.sh
+
+libero: setup  ## add the simulator LIBERO, without the gigabytes that it does not need
+	@scripts/libero.sh
+
+libero-assets: libero  ## download LIBERO's models and textures, 422 MB, to ~/.cache/libero/assets
+	$(BIN)/hf download lerobot/libero-assets --repo-type dataset --local-dir ~/.cache/libero/assets
 
 demo: setup  ## the whole loop on simulated tasks, about 25 minutes on 2 cores; goes on where it was
 	$(BIN)/encore demo $(DEMO)
@@ -46,7 +52,7 @@ lint: setup
 types: setup
 	$(BIN)/mypy $(CHECKED)
 
-pytest: setup
+pytest: libero
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 
 bench: setup  ## measure what docs/results.md states

@@ -49,6 +49,16 @@ ROS_WHEELS = [
     "ros-diagnostic-msgs==5.3.6",
     "ros-geometry-msgs==5.3.6",
 ]
+# What LIBERO's packages import here. They themselves (hf-libero, robosuite, bddl) cannot stand in this list: pip would
+# install robomimic, torchvision and a CUDA build of torch with them. scripts/libero.sh installs them without.
+LIBERO = [
+    "cloudpickle>=2",
+    "easydict>=1.9",
+    "fast-simplification>=0.1.7",
+    "future>=0.18.2",
+    "numba>=0.60",
+    "termcolor>=2",
+]
 TEST = ["hypothesis>=6.100", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6"]
 DEVELOPMENT = [
     *TEST,
@@ -102,7 +112,7 @@ setup(
     package_data={"": ["py.typed"]},
     python_requires=">=3.10,<3.13",
     install_requires=REQUIREMENTS,
-    extras_require={"ros": ROS_WHEELS, "test": TEST, "dev": DEVELOPMENT},
+    extras_require={"ros": ROS_WHEELS, "libero": LIBERO, "test": TEST, "dev": DEVELOPMENT},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{text('name')}"]),
         (f"share/{text('name')}", ["package.xml"]),
