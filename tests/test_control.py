@@ -216,6 +216,13 @@ def test_stream_monitor_counts_rates_latencies_drops_and_refusals() -> None:
     assert monitor.status(460 * ms, 1).level == OK
 
 
+def test_what_a_latched_topic_said_holds() -> None:
+    monitor = StreamMonitor("/task/instruction", None)
+    assert monitor.status(0, 1).level == STALE, "nothing was said yet"
+    monitor.received(0, None)
+    assert monitor.status(3600 * 1_000_000_000, 1).level == OK
+
+
 def test_the_worst_status_speaks() -> None:
     statuses = [Status("a", OK, "fine"), Status("b", STALE, "old"), Status("c", ERROR, "broken")]
     assert worst(statuses) == (ERROR, "broken")

@@ -70,6 +70,12 @@ sys.stdout.buffer.write(b"".join(policy.act(observation(seed)).actions.tobytes()
 """
 
 
+def test_warming_up_changes_nothing() -> None:
+    cold, warm = NetworkPolicy(small_network()), NetworkPolicy(small_network())
+    warm.warm_up()
+    np.testing.assert_array_equal(cold.act(observation()).actions, warm.act(observation()).actions)
+
+
 def test_another_process_gives_the_same_actions_bit_for_bit(folder: Path) -> None:
     policy = NetworkPolicy.load(folder)
     here = b"".join(policy.act(observation(seed)).actions.tobytes() for seed in range(5))

@@ -26,8 +26,8 @@ class Status:
 class StreamMonitor:
     """Counts one stream's messages and what went wrong with them."""
 
-    def __init__(self, name: str, stale_after_ns: int) -> None:
-        """Args: name: its topic; stale_after_ns: silence after which it counts as stale."""
+    def __init__(self, name: str, stale_after_ns: int | None) -> None:
+        """Args: name: its topic; stale_after_ns: silence after which it counts as stale; None: what was said holds."""
         self._name = name
         self._stale_after_ns = stale_after_ns
         self._received = self._refused = self._dropped = 0
@@ -90,7 +90,7 @@ class StreamMonitor:
         if self._last_ns is None:
             return STALE, f"nothing received on {self._name}"
         age = now_ns - self._last_ns
-        if age > self._stale_after_ns:
+        if self._stale_after_ns is not None and age > self._stale_after_ns:
             return STALE, f"last message {age / NANOSECONDS:.1f} s ago"
         return OK, "receiving"
 

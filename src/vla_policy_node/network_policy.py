@@ -50,6 +50,16 @@ class NetworkPolicy:
     def reset(self, seed: int) -> None:
         """Nothing to do: there is no state and no chance in it."""
 
+    def warm_up(self) -> None:
+        """Run the network once on nothing: its first run allocates memory and takes many times as long as the next."""
+        network = self.network
+        height, width = network.image_size
+        images = torch.zeros(1, len(self.spec.cameras), height, width, 3, dtype=torch.uint8)
+        proprioception = torch.zeros(1, len(self.spec.proprioception))
+        features, mask = torch.zeros(1, 1, network.language.dimension), torch.ones(1, 1, dtype=torch.bool)
+        with torch.inference_mode():
+            network(*(tensor.to(network.queries.device) for tensor in (images, proprioception, features, mask)))
+
     def act(self, observation: Observation) -> ActionChunk:
         """The next H actions, in the spec's units, not limited.
 

@@ -37,7 +37,9 @@ class PolicySlot:
         """
         if not path:
             raise CheckpointError("checkpoint '': give the path of a checkpoint's folder")
-        self._loaded = NetworkPolicy.load(path, self._spec, self._device)
+        loaded = NetworkPolicy.load(path, self._spec, self._device)
+        loaded.warm_up()
+        self._loaded = loaded
         return self.digest
 
     def start_episode(self, seed: int, exploration: float) -> str:

@@ -21,6 +21,7 @@ from vla_policy_node.policy_loading import PolicySlot
 from vla_policy_node.policy_output import PolicyOutput
 from vla_policy_node.policy_parameters import CHOICES, FIXED, PARAMETERS, refusal
 from vla_policy_node.ros_node import (
+    LATCHED,
     ParameterError,
     check_choices,
     declare,
@@ -126,7 +127,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         self._monitors: dict[str, StreamMonitor] = {}
         self._inputs: dict[str, Any] = {}
         for topic, kind in observation_topics(self._spec).items():
-            self._monitors[topic] = StreamMonitor(topic, stale_ns)
+            self._monitors[topic] = StreamMonitor(topic, None if topic in LATCHED else stale_ns)
             callback = partial(self._on_message, topic)
             subscription = self.create_subscription(
                 message_class(kind),
