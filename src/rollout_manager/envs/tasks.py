@@ -19,7 +19,13 @@ def _metaworld() -> Suites:
     return SUITES
 
 
-SUITES_OF: dict[str, Callable[[], Suites]] = {"metaworld": _metaworld}
+def _libero() -> Suites:
+    from rollout_manager.envs.libero.suites import suite_names
+
+    return suite_names()
+
+
+SUITES_OF: dict[str, Callable[[], Suites]] = {"metaworld": _metaworld, "libero": _libero}
 
 
 def suites_of(environment: str) -> Suites:
