@@ -141,12 +141,14 @@ class ObservationBuffer:
         """Add an end-effector pose; False where it is not newer than the last.
 
         Raises:
-            MessageError: a value is not finite.
+            MessageError: a value is not finite, or the spec reads the rotation and the quaternion is zero.
         """
         if POSE not in self._streams:
             return False
         if not (np.isfinite(pose.position).all() and np.isfinite(pose.orientation).all()):
             raise MessageError("ee_pose: a value is not finite")
+        if self.spec.uses_rotation and not pose.orientation.any():
+            raise MessageError("ee_pose: the orientation is the zero quaternion, which is no rotation")
         return self._streams[POSE].add(stamp_ns, pose)
 
     def add_readings(self, stamp_ns: int, readings: Readings) -> None:
@@ -203,16 +205,42 @@ class ObservationBuffer:
 
     def _proprioception(self, chosen: Mapping[str, Sample]) -> Float32Array:
         joints, pose = chosen.get(JOINTS), chosen.get(POSE)
-        hand = np.concatenate([pose.position, pose.orientation]) if isinstance(pose, Pose) else np.empty(0)
+        hand = _pose_values(self.spec, pose) if isinstance(pose, Pose) else {}
         values = np.empty(len(self.spec.proprioception), np.float32)
         for i, item in enumerate(self.spec.proprioception):
             if item.source == "ee_pose":
-                values[i] = hand[POSE_KEYS.index(item.key)]
+                values[i] = hand[item.key]
             else:
                 assert isinstance(joints, Joints)
                 source = joints.position if item.source == "joint_position" else joints.velocity
                 values[i] = source[joints.names.index(item.key)]
         return values
+
+
+def rotation_columns(orientation: Float64Array) -> Float64Array:
+    """The first two columns, one after the other, shape (6,), of the rotation matrix of a quaternion x, y, z, w.
+
+    The quaternion need not be of unit length, and its sign does not matter; it must not be zero.
+    """
+    x, y, z, w = orientation / np.linalg.norm(orientation)
+    return np.array(
+        [
+            1 - 2 * (y * y + z * z),
+            2 * (x * y + z * w),
+            2 * (x * z - y * w),
+            2 * (x * y - z * w),
+            1 - 2 * (x * x + z * z),
+            2 * (y * z + x * w),
+        ]
+    )
+
+
+def _pose_values(spec: RobotSpec, pose: Pose) -> dict[str, float]:
+    """What a pose says under each of `POSE_KEYS`, or but the rotation's where the spec does not read it."""
+    values = [pose.position, pose.orientation]
+    if spec.uses_rotation:
+        values.append(rotation_columns(pose.orientation))
+    return dict(zip(POSE_KEYS, np.concatenate(values).tolist(), strict=False))
 
 
 def _check_joints(spec: RobotSpec, joints: Joints) -> None:

@@ -20,8 +20,11 @@ Transport = Literal["raw", "compressed"]
 ProprioceptionSource = Literal["ee_pose", "joint_position", "joint_velocity"]
 HoldRule = Literal["zero", "last"]
 
-POSE_KEYS = ("x", "y", "z", "qx", "qy", "qz", "qw")
-"""Keys of an `ee_pose` field: position in metres, orientation as a unit quaternion."""
+ROTATION_KEYS = ("r00", "r10", "r20", "r01", "r11", "r21")
+"""The first two columns of a rotation matrix. They are continuous in the orientation, as no three or four numbers are
+(Zhou et al. 2019, On the Continuity of Rotation Representations in Neural Networks)."""
+POSE_KEYS = ("x", "y", "z", "qx", "qy", "qz", "qw", *ROTATION_KEYS)
+"""Keys of an `ee_pose` field: position in metres, orientation as a unit quaternion or as columns of its matrix."""
 
 NANOSECONDS = 1_000_000_000
 
@@ -122,6 +125,11 @@ class RobotSpec:
     @property
     def uses_pose(self) -> bool:
         return any(f.source == "ee_pose" for f in self.proprioception)
+
+    @property
+    def uses_rotation(self) -> bool:
+        """Whether proprioception reads columns of the pose's rotation matrix."""
+        return any(f.source == "ee_pose" and f.key in ROTATION_KEYS for f in self.proprioception)
 
     @property
     def period_ns(self) -> int:

@@ -14,7 +14,13 @@ def _metaworld(spec: RobotSpec | None, **options: Any) -> Env:
     return MetaWorldEnv(spec, **options)
 
 
-ENVIRONMENTS: dict[str, Callable[..., Env]] = {"metaworld": _metaworld}
+def _libero(spec: RobotSpec | None, **options: Any) -> Env:
+    from rollout_manager.envs.libero.env import LiberoEnv
+
+    return LiberoEnv(spec, **options)
+
+
+ENVIRONMENTS: dict[str, Callable[..., Env]] = {"metaworld": _metaworld, "libero": _libero}
 
 
 def make_env(name: str, spec: RobotSpec | None = None, **options: Any) -> Env:

@@ -5,7 +5,7 @@ Per 64 px frame the default settings cost 55-120 ms; without multisampling, shad
 
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,21 +61,36 @@ class View:
 class OffscreenRenderer:
     """Renders any number of views of one model through one OpenGL context."""
 
-    def __init__(self, model: Any, views: Mapping[str, View]) -> None:
-        """Args: model: an MjModel, whose visual quality is changed; views: what `render` gives, by name."""
+    def __init__(
+        self, model: Any, views: Mapping[str, View], *, full_quality: bool = False, hidden: Sequence[int] = ()
+    ) -> None:
+        """Prepare an OpenGL context.
+
+        Args:
+            model: an MjModel, whose visual settings are changed.
+            views: what `render` gives, by name.
+            full_quality: with the model's own multisampling, shadows and reflections, at their price.
+            hidden: groups of geoms, beyond MuJoCo's own 3 to 5, that are not drawn.
+
+        Raises:
+            SimulatorError: there is no OpenGL.
+        """
         self._mujoco = mujoco = import_mujoco()
         height = max((view.height for view in views.values()), default=1)
         width = max((view.width for view in views.values()), default=1)
         # Both are read when the context is made, so they have to be set before.
-        model.vis.quality.offsamples = 0
-        model.vis.quality.shadowsize = 64
+        if not full_quality:
+            model.vis.quality.offsamples = 0
+            model.vis.quality.shadowsize = 64
         model.vis.global_.offheight, model.vis.global_.offwidth = height, width
         self._model = model
         self._views = {name: (self._camera(view.camera), view.height, view.width) for name, view in views.items()}
         self._scene = mujoco.MjvScene(model, maxgeom=1000)
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        if not full_quality:
+            self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+            self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self._option = mujoco.MjvOption()
+        self._option.geomgroup[list(hidden)] = 0
         self._gl = mujoco.GLContext(width, height)
         self._gl.make_current()
         try:
