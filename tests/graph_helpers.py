@@ -14,13 +14,13 @@ from rollout_manager.episode import EpisodeHeader
 from rollout_manager.graph import Graph, GraphConfig, NodeConfig
 from rollout_manager.schedule import Schedule, ScheduleEntry, save_schedule
 from vla_policy_node.checkpoint import Lineage, save_checkpoint
-from vla_policy_node.commands import action_from_message
-from vla_policy_node.messages import add_to_buffer, observation_topics
+from vla_policy_node.commands import action_from_message, chunk_from_message
+from vla_policy_node.messages import add_to_buffer, observation_topics, text_from_message
 from vla_policy_node.network.vla import VLANetwork
 from vla_policy_node.normalization import Statistics
 from vla_policy_node.observation import Float32Array, Observation, ObservationBuffer
 from vla_policy_node.spec import RobotSpec, load_spec
-from vla_policy_node.topics import ACTION
+from vla_policy_node.topics import ACTION, ACTION_CHUNK, OUTCOME
 
 METAWORLD = load_spec("metaworld")
 TASK = "drawer-open-v3"
@@ -83,3 +83,26 @@ def bag_observations(bag: Path, spec: RobotSpec = METAWORLD) -> list[Observation
 def header_of(bag: Path) -> EpisodeHeader:
     """The header of a bag."""
     return EpisodeReader(bag).header
+
+
+def assert_same_episode(live: Path, local: Path, spec: RobotSpec = METAWORLD) -> None:
+    """Two bags hold the same commands, proposals, observations and outcome, at the same times from their start."""
+    (live_stamps, live_actions), (local_stamps, local_actions) = sent_actions(live, spec), sent_actions(local, spec)
+    assert np.array_equal(live_actions, local_actions)
+    assert [s - live_stamps[0] for s in live_stamps] == [s - local_stamps[0] for s in local_stamps]
+    chunks = [
+        [chunk_from_message(spec, m.message) for m in EpisodeReader(bag).messages([ACTION_CHUNK])]
+        for bag in (live, local)
+    ]
+    assert len(chunks[0]) == len(chunks[1])
+    for one, other in zip(*chunks, strict=True):
+        assert np.array_equal(one.actions, other.actions)
+        assert one.stamp_ns - live_stamps[0] == other.stamp_ns - local_stamps[0]
+    seen, there = bag_observations(live, spec), bag_observations(local, spec)
+    assert len(seen) == len(there) == len(live_stamps) + 1  # one more: what the last action led to
+    for a, b in zip(seen, there, strict=True):
+        assert np.array_equal(a.proprioception, b.proprioception)
+        assert all(np.array_equal(a.images[name], b.images[name]) for name in spec.camera_names)
+    says = [[text_from_message(m.message) for m in EpisodeReader(bag).messages([OUTCOME])] for bag in (live, local)]
+    assert says[0] == says[1]
+    assert len(says[0]) == 1

@@ -8,7 +8,7 @@ from graph_helpers import (
     INSTRUCTION_TEXT,
     METAWORLD,
     TASK,
-    bag_observations,
+    assert_same_episode,
     make_graph,
     run_manager,
     save_random_policy,
@@ -25,12 +25,9 @@ from rollout_manager.recorder import BagObserver
 from rollout_manager.results import read_results
 from rollout_manager.rollout import Driver, EpisodeResult, new_header, run_episode
 from vla_policy_node.chunking import make_executor
-from vla_policy_node.commands import chunk_from_message
 from vla_policy_node.exploration import Explore
-from vla_policy_node.messages import text_from_message
 from vla_policy_node.network_policy import NetworkPolicy
 from vla_policy_node.safety import SafetyFilter
-from vla_policy_node.topics import ACTION_CHUNK, OUTCOME
 
 pytestmark = pytest.mark.ros
 
@@ -42,29 +39,6 @@ def in_process(driver: Driver, name: DriverName, folder: Path, limit: int, attem
         return run_episode(env, driver, header, limit, [BagObserver(folder, METAWORLD)])
     finally:
         env.close()
-
-
-def assert_same_episode(live: Path, local: Path) -> None:
-    """Two bags hold the same commands, proposals, observations and outcome, at the same times from their start."""
-    (live_stamps, live_actions), (local_stamps, local_actions) = sent_actions(live), sent_actions(local)
-    assert np.array_equal(live_actions, local_actions)
-    assert [s - live_stamps[0] for s in live_stamps] == [s - local_stamps[0] for s in local_stamps]
-    chunks = [
-        [chunk_from_message(METAWORLD, m.message) for m in EpisodeReader(bag).messages([ACTION_CHUNK])]
-        for bag in (live, local)
-    ]
-    assert len(chunks[0]) == len(chunks[1])
-    for one, other in zip(*chunks, strict=True):
-        assert np.array_equal(one.actions, other.actions)
-        assert one.stamp_ns - live_stamps[0] == other.stamp_ns - local_stamps[0]
-    seen, there = bag_observations(live), bag_observations(local)
-    assert len(seen) == len(there) == len(live_stamps) + 1  # one more: what the last action led to
-    for a, b in zip(seen, there, strict=True):
-        assert np.array_equal(a.proprioception, b.proprioception)
-        assert all(np.array_equal(a.images[name], b.images[name]) for name in METAWORLD.camera_names)
-    says = [[text_from_message(m.message) for m in EpisodeReader(bag).messages([OUTCOME])] for bag in (live, local)]
-    assert says[0] == says[1]
-    assert len(says[0]) == 1
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.2])

@@ -8,7 +8,7 @@ from rollout_manager.exceptions import SimulatorError
 
 KITCHEN = {
     "small": ("open_the_top_drawer", "open_the_bottom_drawer"),
-    "large": ("SCENE1_put_the_bowl_on_the_plate", "SCENE2_put_the_bowl_on_the_plate", "turn_on_the_stove"),
+    "large": ("SCENE1_put_the_bowl_on_the_plate", "SCENE2_put_the_bowl_on_the_plate", "turn_on_the_stove", "turn_on_the_stove_and_wait"),
 }
 
 
@@ -21,6 +21,7 @@ KITCHEN = {
         ("scene2 put", "", "SCENE2_put_the_bowl_on_the_plate"),
         ("Stove", "large", "turn_on_the_stove"),
         ("bottom", "", "open_the_bottom_drawer"),
+        ("on the stove", "", "turn_on_the_stove"),
     ],
 )
 def test_a_task_is_found(text: str, suite: str, found: str) -> None:
@@ -34,8 +35,8 @@ def test_a_task_is_found(text: str, suite: str, found: str) -> None:
         ("small/2", "", "suite small has tasks 0 to 1, no 2"),
         ("small/0", "large", "'small/0' is one of suite small, not of large"),
         ("turn_on_the_stove", "small", "'turn_on_the_stove' is one of suite large, not of small"),
-        ("turn_on_the_stoev", "", "is not one of the 5 of small, large; near ones are turn_on_the_stove"),
-        ("", "", "task '' is not one of the 5"),
+        ("turn_on_the_stoev", "", "is not one of the 6 of small, large; near ones are turn_on_the_stove"),
+        ("", "", "task '' is not one of the 6"),
         ("bowl", "medium", "suite 'medium' is not one of small, large"),
     ],
 )

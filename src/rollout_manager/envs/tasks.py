@@ -68,8 +68,10 @@ def find_task(suites: Suites, text: str, suite: str = "") -> str:
     if match := re.fullmatch(r"(\w+)/(\d+)", text):
         return _by_index(suites, match[1], int(match[2]), suite)
     parts = [task for task in tasks if _plain(text) in _plain(task)] if _plain(text) else []
-    if len(parts) == 1:
-        return parts[0]
+    # A name that ends so is meant before one that goes on: "turn on the stove" and not "... and put the pan on it".
+    whole = [task for task in parts if _plain(task).endswith(_plain(text))]
+    if len(whole or parts) == 1:
+        return (whole or parts)[0]
     if parts:
         raise SimulatorError(f"task '{text}' may be any of {len(parts)}: {_listed(parts)}")
     if elsewhere := [name for name, others in suites.items() if text in others]:
