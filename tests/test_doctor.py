@@ -126,6 +126,10 @@ def test_a_renderer_must_show_what_is_there() -> None:
         assert str(black_or_grey) in finding.text
     slow = diagnosis.renderer(Probe(RED), "osmesa", card=True)
     assert (slow.state, slow.mend) == ("note", "export MUJOCO_GL=egl")
+    software = diagnosis.renderer(Probe(RED), "egl", card=True)
+    assert software.state == "note"
+    assert "the processor draws though there is a GPU" in software.text
+    assert diagnosis.renderer(Probe({**RED, "renderer": "NVIDIA H200"}), "egl", card=True).state == "ok"
 
 
 def test_libero_is_optional_and_has_one_command() -> None:

@@ -115,6 +115,17 @@ def test_importing_it_asks_nothing_says_nothing_and_leaves_nothing_in_site_packa
     assert after == before
 
 
+def test_an_environment_that_robosuite_does_not_like_is_told_not_asserted() -> None:
+    code = (
+        "from rollout_manager.envs.libero.package import load_package\n"
+        "from rollout_manager.exceptions import SimulatorError\n"
+        "try: load_package()\n"
+        "except SimulatorError as error: print(error)"
+    )
+    done = in_a_process(code, CUDA_VISIBLE_DEVICES="1", MUJOCO_EGL_DEVICE_ID="0")
+    assert "LIBERO cannot be imported: MUJOCO_EGL_DEVICE_ID needs to be" in done.stdout
+
+
 def test_several_processes_may_load_it_at_a_time(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "XDG_CACHE_HOME": str(tmp_path)}
     code = (

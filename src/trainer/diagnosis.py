@@ -120,11 +120,14 @@ def renderer(probe: Probe, loader: str, card: bool, root: bool = False) -> Findi
     facts = probe.facts
     red, green, blue = facts["middle_rgb"]
     text = f"MUJOCO_GL={loader}, {facts['renderer']}, {facts['frame_ms']:.1f} ms a small image of 128 px"
-    if not red > 2 * max(green, blue, 1):
+    if red < max(green, blue) + 64:
         advice = renderer_advice(loader, root)
         return Finding("renderer", "missing", f"{text}; a red box comes out as {facts['middle_rgb']}", advice)
     if card and loader == "osmesa":
         return Finding("renderer", "note", f"{text}; the GPU can do it", "export MUJOCO_GL=egl")
+    if card and "llvmpipe" in facts["renderer"]:
+        why = "the processor draws though there is a GPU: its OpenGL libraries are missing, in a container often"
+        return Finding("renderer", "note", f"{text}; {why}", "docker run -e NVIDIA_DRIVER_CAPABILITIES=all ...")
     return Finding("renderer", "ok", text)
 
 

@@ -165,8 +165,9 @@ def load_package() -> LiberoPackage:
     try:
         _import_robosuite()
         problems: Mapping[str, Any] = import_module("libero.libero.envs").TASK_MAPPING
-    except ImportError as error:
-        raise SimulatorError(f"LIBERO cannot be imported: {error}; mend it with: {INSTALL}") from error
+    # robosuite looks at the environment too, and answers a GPU number that it does not like with an assertion.
+    except (ImportError, AssertionError, AttributeError, OSError, RuntimeError) as error:
+        raise SimulatorError(f"LIBERO cannot be imported: {error}; if a package is missing: {INSTALL}") from error
     return LiberoPackage(root, versions, problems)
 
 
