@@ -30,6 +30,7 @@ ARGUMENTS = {
     "env": ("metaworld", "which simulator: metaworld or libero"),
     "suite": ("", "the suite that the task is of, where its name alone does not say, such as libero_90"),
     "robot": ("", "name in config/robots/, or the path of a robot's YAML file; empty: the simulator's own"),
+    "rules": ("", "YAML file of success rules; empty: the simulator's own"),
     "mode": ("lockstep", "lockstep or real_time"),
     "output": ("runs/rollouts", "folder of the bags"),
     "domain": ("0", "ROS_DOMAIN_ID of all nodes"),
@@ -67,7 +68,7 @@ def nodes(context: LaunchContext) -> list[object]:
     if given["driver"] == "policy":
         driver["checkpoint"] = given["checkpoint"]
     started = [
-        node("sim_node", "sim_node", place | {"mode": given["mode"]}),
+        node("sim_node", "sim_node", place | {"mode": given["mode"], "rules": given["rules"]}),
         node(f"{given['driver']}_node", f"{given['driver']}_node", driver),
         node("rollout_manager_node", "rollout_manager", tries),
     ]

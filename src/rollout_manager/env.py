@@ -1,5 +1,6 @@
 """The one interface of a simulated robot, whatever simulates it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +17,16 @@ class StepResult:
     """Partial credit now, in [0, 1]."""
     failure: bool = False
     """The task cannot be solved any more and the simulator ended it."""
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Where the things of a scene are now, by their names; for success rules, never for policies."""
+
+    positions: Mapping[str, Float64Array]
+    """Of bodies and places, each (3,) in m in the world's frame."""
+    joints: Mapping[str, float]
+    """Of hinges (rad) and slides (m)."""
 
 
 class Env(Protocol):
@@ -56,6 +67,10 @@ class Env(Protocol):
 
     def privileged_state(self) -> Float64Array:
         """What only a simulator knows, shape (S,); for scripted experts, never for policies."""
+        ...
+
+    def landmarks(self) -> Landmarks:
+        """Where everything is now."""
         ...
 
     def versions(self) -> dict[str, str]:

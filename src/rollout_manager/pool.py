@@ -54,6 +54,8 @@ class EpisodeRequest:
     """Actions executed of a chunk before the next is asked for."""
     robot: str | None = None
     """Name or YAML file of the robot's spec; None for the environment's own."""
+    rules: str = ""
+    """YAML file of success rules; empty: the simulator's own."""
     device: str = "cpu"
 
     def __post_init__(self) -> None:

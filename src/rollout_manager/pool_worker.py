@@ -95,7 +95,7 @@ class Worker:
 
     def __init__(self, termination: Termination) -> None:
         self._termination = termination
-        self._envs: dict[tuple[str, str | None], Env] = {}
+        self._envs: dict[tuple[str, str | None, str], Env] = {}
         self._policy: tuple[tuple[str, int, str], NetworkPolicy] | None = None
 
     def run(self, request: EpisodeRequest) -> EpisodeResult:
@@ -123,10 +123,10 @@ class Worker:
             env.close()
 
     def _env(self, request: EpisodeRequest) -> Env:
-        key = (request.environment, request.robot)
+        key = (request.environment, request.robot, request.rules)
         if key not in self._envs:
             spec = None if request.robot is None else load_spec(request.robot)
-            self._envs[key] = make_env(request.environment, spec)
+            self._envs[key] = make_env(request.environment, spec, request.rules)
         return self._envs[key]
 
     def _driver(self, request: EpisodeRequest, env: Env) -> tuple[Driver, str]:

@@ -48,6 +48,7 @@ from vla_policy_node.topics import (
 PARAMETERS: dict[str, tuple[Any, str]] = {
     "environment": ("metaworld", "which simulator"),
     "robot": ("", "name in config/robots/, or the path of a robot's YAML file; empty: the environment's own"),
+    "rules": ("", "YAML file of success rules; empty: the simulator's own"),
     "mode": ("lockstep", "lockstep: a step for every command; real_time: a step every period"),
     "task": ("", "task that ~/reset sets up, by its full name"),
     "seed": (0, "initial state that ~/reset sets up"),
@@ -71,7 +72,8 @@ class SimNode:
         check_choices(self.node, {"mode": ("lockstep", "real_time"), "environment": tuple(ENVIRONMENTS)})
         self._lockstep = self._get("mode") == "lockstep"
         started = time.monotonic()
-        self._env: Env = make_env(self._get("environment"), load_spec(self._get("robot") or self._get("environment")))
+        spec = load_spec(self._get("robot") or self._get("environment"))
+        self._env: Env = make_env(self._get("environment"), spec, self._get("rules"))
         self._simulation = Simulation(self._env)
         self._refuse_second(started)
         self._make = rclpy_maker()
@@ -126,7 +128,7 @@ class SimNode:
     def _on_parameters(self, changes: list[Any]) -> Any:
         reason = ""
         for change in changes:
-            if change.name in ("environment", "robot", "mode") and change.value != self._get(change.name):
+            if change.name in ("environment", "robot", "rules", "mode") and change.value != self._get(change.name):
                 reason = f"{change.name} is fixed when the node starts (now '{self._get(change.name)}')"
             elif change.name == "task" and change.value not in ("", *self._env.tasks):
                 reason = _error_of(partial(self._env.instruction, change.value))

@@ -20,6 +20,8 @@ class PoolCollector:
     pool: WorkerPool
     visible: bool = True
     """Whether progress is shown."""
+    rules: str = ""
+    """YAML file of success rules; empty: the simulator's own."""
 
     def collect(self, plan: CollectionPlan) -> None:
         """Attempt by attempt: the second tries begin when the first tries of all states are over.
@@ -53,4 +55,5 @@ class PoolCollector:
             record="all",
             execute_every=plan.execute_every,
             robot=self.robot,
+            rules=self.rules,
         )

@@ -30,6 +30,8 @@ class RosCollector:
     logs: Path
     say: Callable[[str], None] = print
     """Is told which nodes run."""
+    rules: str = ""
+    """YAML file of success rules; empty: the simulator's own."""
     _running: list[Graph] = field(default_factory=list, init=False)
     _driver: str = field(default="", init=False)
 
@@ -88,9 +90,10 @@ class RosCollector:
         return self._running
 
     def _nodes(self, driver: str) -> tuple[NodeConfig, ...]:
-        sim = NodeConfig("sim", {"environment": self.environment, "robot": self.robot})
+        both = {"environment": self.environment, "robot": self.robot}
+        sim = NodeConfig("sim", {**both, "rules": self.rules})
         if driver == "expert":
-            return sim, NodeConfig("expert", {"environment": self.environment, "robot": self.robot})
+            return sim, NodeConfig("expert", both)
         return sim, NodeConfig("policy", {"robot": self.robot})
 
     def _manager(self, plan: CollectionPlan, graph: int, states: Sequence[tuple[str, int]]) -> dict[str, str]:

@@ -16,6 +16,7 @@ def make_collector(
     graphs: int,
     logs: Path,
     say: Callable[[str], None] = print,
+    rules: str = "",
 ) -> Collector:
     """A collector, to be closed by the caller.
 
@@ -24,12 +25,13 @@ def make_collector(
         graphs: ROS graphs at once.
         logs: folder for what the nodes say.
         say: is told which nodes were started.
+        rules: YAML file of success rules; empty: the simulator's own.
     """
     # Each by its own import: the pool must work where there is no ROS.
     if via == "pool":
         from trainer.collection_pool import PoolCollector
 
-        return PoolCollector(environment, robot, pool)
+        return PoolCollector(environment, robot, pool, rules=rules)
     from trainer.collection_ros import RosCollector
 
-    return RosCollector(environment, robot, graphs, logs, say)
+    return RosCollector(environment, robot, graphs, logs, say, rules)

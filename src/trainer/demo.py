@@ -48,7 +48,7 @@ def run_and_report(config: FBCConfig, folder: Path) -> Path:
         with (
             WorkerPool(config.workers) as pool,
             closing(
-                make_collector(via, config.environment, config.robot, pool, graphs, folder / "logs", say)
+                make_collector(via, config.environment, config.robot, pool, graphs, folder / "logs", say, config.rules)
             ) as collector,
         ):
             filtered_behaviour_cloning(config, RunStages(config, folder, journal, collector, pool, say))
@@ -62,7 +62,7 @@ def check(config: FBCConfig) -> None:
     """Refuse, before anything is started, what would fail later. Raises: ConfigError, and as `run_and_report`."""
     spec = load_spec(config.robot)
     load_network_config(config.network)
-    make_env(config.environment, spec).close()
+    make_env(config.environment, spec, config.rules).close()
     bags = config.demonstrations.bags
     if bags and not Path(bags).is_dir():
         raise ConfigError(f"demonstrations.bags '{bags}' is not a folder")

@@ -41,6 +41,8 @@ class EvaluationPlan:
     """Processes that try tasks at once."""
     bags: str = ""
     """Folder that every try is recorded in; empty: nowhere."""
+    rules: str = ""
+    """YAML file of success rules; empty: the simulator's own."""
 
     def __post_init__(self) -> None:
         require(len(self.tasks) > 0 and len(self.seeds) > 0, "evaluation: no tasks or no seeds given")
@@ -64,6 +66,7 @@ class EvaluationPlan:
                 execute=self.execute,
                 execute_every=self.execute_every,
                 robot=self.robot or None,
+                rules=self.rules,
             )
             for seed in self.seeds
             for task in self.tasks

@@ -94,6 +94,8 @@ class FBCConfig:
     """The environment's tasks: names, parts of names that only one task has, or suite/index."""
     suite: str = ""
     """A suite of the environment, all of whose tasks are tried where none is named."""
+    rules: str = ""
+    """YAML file of success rules; empty: the simulator's own."""
     time_limit: int = 200
     """Steps after which a try is given up; 0: the environment's own limit."""
     iterations: int = 2

@@ -240,6 +240,7 @@ class RunStages:
             checkpoint=str(checkpoint),
             environment=self.config.environment,
             robot=self.config.robot,
+            rules=self.config.rules,
             time_limit=self.config.time_limit,
             execute_every=self.config.evaluation.execute_every,
             workers=self.config.workers,

@@ -102,7 +102,7 @@ def told(row: EpisodeResultRow) -> str:
 
 def film(config: FBCConfig, spec: RobotSpec, checkpoint: Path, task: str, seed: int) -> Frames:
     """One try, made as in the evaluation and then replayed, action for action, before a larger camera."""
-    env = make_env(config.environment, spec)
+    env = make_env(config.environment, spec, config.rules)
     executor = make_executor("replan", spec.period_ns, config.evaluation.execute_every)
     driver = PolicyDriver(NetworkPolicy.load(checkpoint, spec), executor, SafetyFilter(spec))
     limit = config.time_limit or env.default_time_limit(task)
@@ -110,7 +110,7 @@ def film(config: FBCConfig, spec: RobotSpec, checkpoint: Path, task: str, seed: 
     run_episode(env, driver, header, limit, [log])
     env.close()
     first = replace(spec.cameras[0], height=SIDE, width=SIDE)
-    large = make_env(config.environment, replace(spec, cameras=(first,)))
+    large = make_env(config.environment, replace(spec, cameras=(first,)), config.rules)
     camera = Camera(every=max(1, round(spec.rate_hz / FRAMES_PER_SECOND)))
     replay_actions(large, header, log.decisions, [camera])
     large.close()

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rollout_manager.env import StepResult
+from rollout_manager.env import Landmarks, StepResult
+from rollout_manager.envs.landmarks import model_landmarks
 from rollout_manager.envs.metaworld_tasks import DEFAULT_TIME_LIMIT, INSTRUCTIONS, TIME_LIMITS
 from rollout_manager.envs.rendering import FreeCamera, OffscreenRenderer, View, import_mujoco
 from rollout_manager.exceptions import SimulatorError
@@ -185,6 +186,13 @@ class MetaWorldEnv:
         self._ready()
         state: Float64Array = self._state.copy()
         return state
+
+    def landmarks(self) -> Landmarks:
+        """By the names of MuJoCo's model; `tcp` is between the fingers, `goal` is MetaWorld's target."""
+        scene = self._ready()
+        found = model_landmarks(scene.env.model, scene.seen)
+        own = {"tcp": np.array(scene.env.tcp_center), "goal": np.array(scene.env._target_pos)}
+        return Landmarks({**found.positions, **own}, found.joints)
 
     def versions(self) -> dict[str, str]:
         return {name: version(name) for name in ("metaworld", "mujoco", "gymnasium", "numpy")}

@@ -49,4 +49,4 @@ def main(arguments: Sequence[str]) -> int:
         attempts=(options.noise,),
         time_limit=options.time_limit,
     )
-    return run_plan(plan, options.via, options.environment, options.robot_name, options.workers)
+    return run_plan(plan, options, options.via, options.workers)

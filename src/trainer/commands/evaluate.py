@@ -82,7 +82,7 @@ def measure(options: EvaluateCommand, checkpoint: Path | None) -> "list[EpisodeR
 
     spec = load_spec(options.robot_name)
     digest = load_checkpoint(checkpoint, spec).digest if checkpoint else ""
-    make_env(options.environment, spec).close()  # Refuses what it cannot be before anything is started.
+    make_env(options.environment, spec, options.rules).close()  # Refuses what it cannot be before anything is started.
     return evaluate(_plan(options, checkpoint), options.results, digest)
 
 
@@ -96,6 +96,7 @@ def _plan(options: EvaluateCommand, checkpoint: Path | None) -> "EvaluationPlan"
         checkpoint=str(checkpoint or ""),
         environment=options.environment,
         robot=options.robot_name,
+        rules=options.rules,
         time_limit=options.time_limit,
         execute=options.execute,
         execute_every=options.execute_every,

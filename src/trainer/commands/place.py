@@ -19,6 +19,9 @@ class Place:
     robot: str = ""
     """A robot of config/robots/, or the path of such a file; empty: the environment's own."""
 
+    rules: str = ""
+    """YAML file of success rules for these tasks; empty: the simulator's own."""
+
     def find_tasks(self) -> tuple[str, ...]:
         """The tasks' full names. Raises: SimulatorError: unknown, ambiguous or no tasks."""
         from rollout_manager.envs.tasks import find_tasks

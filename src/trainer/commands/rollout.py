@@ -55,4 +55,4 @@ def main(arguments: Sequence[str]) -> int:
         time_limit=options.time_limit,
         execute_every=options.execute_every,
     )
-    return run_plan(plan, options.via, options.environment, options.robot_name, options.workers)
+    return run_plan(plan, options, options.via, options.workers)

@@ -5,12 +5,13 @@ from contextlib import closing
 from rollout_manager.pool import WorkerPool
 from trainer.collection import CollectionPlan, done_tries
 from trainer.collectors import make_collector
+from trainer.commands.place import Place
 from trainer.curriculum import check_attempts
 from trainer.exceptions import ConfigError
 from trainer.fbc_config import Via
 
 
-def run_plan(plan: CollectionPlan, via: Via, environment: str, robot: str, workers: int) -> int:
+def run_plan(plan: CollectionPlan, place: Place, via: Via, workers: int) -> int:
     """Carry the plan out and print a line a task. Returns the exit code: 1 where nothing succeeded.
 
     Raises:
@@ -23,11 +24,14 @@ def run_plan(plan: CollectionPlan, via: Via, environment: str, robot: str, worke
     check_attempts(plan.attempts)
     if not plan.states or plan.seeds.start < 0 or workers < 1:
         raise ConfigError(f"{len(plan.tasks)} tasks, {len(plan.seeds)} seeds, {workers} workers: at least one of each")
-    make_env(environment, load_spec(robot)).close()  # Refuses what it cannot be before anything is started.
+    environment, robot = place.environment, place.robot_name
+    make_env(
+        environment, load_spec(robot), place.rules
+    ).close()  # Refuses what it cannot be before anything is started.
     logs = plan.results.parent / "logs"
     with (
         WorkerPool(workers) as pool,
-        closing(make_collector(via, environment, robot, pool, workers, logs)) as collector,
+        closing(make_collector(via, environment, robot, pool, workers, logs, rules=place.rules)) as collector,
     ):
         collector.collect(plan)
     rows = done_tries(plan)

@@ -44,6 +44,8 @@ class UpCommand:
     """The suite that the task is of, where its name alone does not say."""
     robot: str = ""
     """A robot of config/robots/, or the path of such a file; empty: the environment's own."""
+    rules: str = ""
+    """YAML file of success rules; empty: the simulator's own."""
     domain: int = 42
     """ROS domain that the nodes meet on."""
 
@@ -95,7 +97,7 @@ def _nodes(options: UpCommand) -> "tuple[NodeConfig, ...]":
     both = {"environment": options.environment, "robot": robot}
     driver = {"robot": robot, "mode": options.mode, "checkpoint": str(options.checkpoint)}
     drives = NodeConfig("policy", driver) if options.checkpoint else NodeConfig("expert", both)
-    return NodeConfig("sim", {**both, "mode": options.mode}), drives
+    return NodeConfig("sim", {**both, "mode": options.mode, "rules": options.rules}), drives
 
 
 def _manager(options: UpCommand) -> "NodeConfig | None":

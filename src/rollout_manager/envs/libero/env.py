@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rollout_manager.env import StepResult
+from rollout_manager.env import Landmarks, StepResult
+from rollout_manager.envs.landmarks import model_landmarks
 from rollout_manager.envs.libero.asset_digest import asset_digest
 from rollout_manager.envs.libero.light import RECIPE
 from rollout_manager.envs.libero.package import find_assets, load_package
@@ -158,6 +159,11 @@ class LiberoEnv:
         """All positions and velocities of the scene, qpos then qvel, shape (nq + nv,); see `LiberoScene.set_state`."""
         data = self._ready().scene.data
         return np.concatenate([data.qpos, data.qvel])
+
+    def landmarks(self) -> Landmarks:
+        """By the names of MuJoCo's model: an object's body is its BDDL name and `_main`."""
+        scene = self._ready().scene
+        return model_landmarks(scene.model, scene.data)
 
     def versions(self) -> dict[str, str]:
         """Of the packages and MuJoCo, of the assets (a digest) and of the look."""
