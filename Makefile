@@ -31,7 +31,7 @@ libero: setup  ## add the simulator LIBERO, without the gigabytes that it does n
 libero-assets: libero  ## download LIBERO's models and textures, 422 MB, to ~/.cache/libero/assets
 	$(BIN)/hf download lerobot/libero-assets --repo-type dataset --local-dir ~/.cache/libero/assets
 
-demo: setup  ## the whole loop on simulated tasks, about 25 minutes on 2 cores; goes on where it was
+demo: setup  ## the whole loop on simulated tasks, about 20 minutes on 2 cores; goes on where it was
 	$(BIN)/encore demo $(DEMO)
 
 demo-quick: setup  ## the same path in under 4 minutes
