@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -233,6 +234,29 @@ def test_a_folder_that_lacks_something_is_refused_not_passed_over(
 @EVERY_ASSET
 def test_the_assets_here_are_whole() -> None:
     assert find_assets() == Path(os.environ[ASSETS_VARIABLE]).resolve()
+
+
+def test_continuous_integration_finds_assets_beside_the_checkout_unless_told_otherwise(tmp_path: Path) -> None:
+    place = tmp_path / "checkout" / ".ci" / "run"
+    make = tmp_path / "bin" / "make"
+    place.parent.mkdir(parents=True)
+    make.parent.mkdir()
+    shutil.copy2(ROOT / ".ci" / "run", place)
+    make.write_text(f'#!/bin/sh\necho "$1 ${{{ASSETS_VARIABLE}-none}}"\n')
+    make.chmod(0o755)
+    env = {**os.environ, "PATH": f"{make.parent}{os.pathsep}{os.environ['PATH']}"}
+    env.pop(ASSETS_VARIABLE, None)
+
+    def run(**environment: str) -> str:
+        done = subprocess.run([place], env=env | environment, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout.strip()
+
+    assert run() == "test none"
+    (tmp_path / "a sibling" / "libero-assets").mkdir(parents=True)
+    assert run() == f"test {tmp_path / 'a sibling' / 'libero-assets'}"
+    (tmp_path / "libero-assets").mkdir()
+    assert run() == f"test {tmp_path / 'libero-assets'}"
+    assert run(**{ASSETS_VARIABLE: "/mine"}) == "test /mine"
 
 
 # --- suites
