@@ -120,8 +120,9 @@ class Counter:
 class Constant:
     """Steers by the privileged state alone: the same x every step."""
 
-    def __init__(self, x: float) -> None:
+    def __init__(self, x: float, trouble: str = "") -> None:
         self._action = np.array([x, 0, 0, 0], np.float32)
+        self.trouble = trouble
 
     def reset(self, task: str, seed: int) -> None:
         pass
@@ -192,6 +193,14 @@ def test_nothing_is_rendered_that_nobody_looks_at() -> None:
     assert env.rendered == 0
     run_episode(env, policy_driver(Steering()), header, 16, [DecisionLog()])
     assert env.rendered == 2  # A chunk of eight is executed whole.
+
+
+def test_what_an_expert_says_of_its_trouble_is_the_reason_of_a_try_that_runs_out_of_time() -> None:
+    env = Counter()
+    header = new_header(env, "count", 0, driver="expert")
+    for trouble in ("", "no grasp"):
+        driver = ExpertDriver(Constant(0, trouble), ActionNoise(SPEC, 0.0))
+        assert run_episode(env, driver, header, 3).outcome.reason == trouble
 
 
 def test_an_error_reaches_the_observers_as_an_abort_and_then_the_caller() -> None:

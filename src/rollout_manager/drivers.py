@@ -43,7 +43,8 @@ class ExpertDriver:
 
     def step(self, tick: Tick) -> Decision:
         clean = self._expert.act(tick.privileged_state())
-        return Decision(self._noise.apply(clean), ActionChunk(tick.stamp_ns, clean[None]))
+        chunk = ActionChunk(tick.stamp_ns, clean[None])
+        return Decision(self._noise.apply(clean), chunk, self._expert.trouble)
 
 
 class NoDriver:

@@ -15,7 +15,7 @@ from rollout_manager.env import Env
 from rollout_manager.envs.registry import make_env
 from rollout_manager.episode import EpisodeHeader
 from rollout_manager.exceptions import SimulatorError
-from rollout_manager.experts.expert import ActionNoise, make_expert
+from rollout_manager.experts.expert import ActionNoise, Expert, make_expert
 from rollout_manager.pool import EpisodeRequest
 from rollout_manager.rollout import (
     Decision,
@@ -96,6 +96,7 @@ class Worker:
     def __init__(self, termination: Termination) -> None:
         self._termination = termination
         self._envs: dict[tuple[str, str | None, str], Env] = {}
+        self._experts: dict[str, Expert] = {}
         self._policy: tuple[tuple[str, int, str], NetworkPolicy] | None = None
 
     def run(self, request: EpisodeRequest) -> EpisodeResult:
@@ -136,12 +137,17 @@ class Worker:
             return NoDriver(safety), ""
         if request.driver == "expert":
             noise = ActionNoise(env.spec, request.exploration, request.noise_correlation)
-            return ExpertDriver(make_expert(request.environment), noise), ""
+            return ExpertDriver(self._expert(request.environment), noise), ""
         from vla_policy_node.exploration import Explore
 
         policy = self._load(request, env)
         executor = make_executor(request.execute, env.spec.period_ns, request.execute_every)
         return PolicyDriver(Explore(policy, request.exploration), executor, safety), policy.checkpoint_digest
+
+    def _expert(self, environment: str) -> Expert:
+        if environment not in self._experts:
+            self._experts[environment] = make_expert(environment)
+        return self._experts[environment]
 
     def _load(self, request: EpisodeRequest, env: Env) -> "NetworkPolicy":
         import torch

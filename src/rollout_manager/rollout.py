@@ -29,6 +29,8 @@ class Decision:
     """The command that is sent, shape (A,), within the spec's limits."""
     chunk: ActionChunk | None = None
     """What was proposed at this tick, if anything was."""
+    trouble: str = ""
+    """What the driver says went wrong so far; the reason of a try that runs out of time."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ class _Progress:
     stamp_ns: int
     steps: int = 0
     best: float = 0.0
+    trouble: str = ""
 
 
 def run_episode(
@@ -237,9 +240,10 @@ def _run(
         so_far.steps += 1
         so_far.stamp_ns += env.spec.period_ns
         so_far.best = max(so_far.best, result.progress)
+        so_far.trouble = decision.trouble
         if result.success or result.failure:
             return _terminated(result, so_far)
-    return Outcome("truncated", so_far.steps, so_far.best)
+    return Outcome("truncated", so_far.steps, so_far.best, so_far.trouble)
 
 
 def _terminated(result: StepResult, so_far: _Progress) -> Outcome:

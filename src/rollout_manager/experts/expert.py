@@ -21,6 +21,11 @@ class Expert(Protocol):
         """The action, shape (A,), for a state, shape (S,)."""
         ...
 
+    @property
+    def trouble(self) -> str:
+        """What went wrong last in this episode, in words; empty where nothing did."""
+        ...
+
 
 def _metaworld() -> Expert:
     from rollout_manager.experts.metaworld import MetaWorldExpert
@@ -28,7 +33,13 @@ def _metaworld() -> Expert:
     return MetaWorldExpert()
 
 
-EXPERTS: dict[str, Callable[[], Expert]] = {"metaworld": _metaworld}
+def _libero() -> Expert:
+    from rollout_manager.experts.libero.expert import LiberoExpert
+
+    return LiberoExpert()
+
+
+EXPERTS: dict[str, Callable[[], Expert]] = {"metaworld": _metaworld, "libero": _libero}
 
 
 def make_expert(environment: str) -> Expert:

@@ -15,6 +15,9 @@ STATE_SIZE = 39
 class MetaWorldExpert:
     """Acts on MetaWorld's full observation."""
 
+    trouble = ""
+    """These policies do not know whether they get on."""
+
     def reset(self, task: str, seed: int) -> None:
         """Raises: SimulatorError: unknown task."""
         import_mujoco()  # First, for the clear error where OpenGL is not there: MetaWorld imports it.

@@ -1,0 +1,201 @@
+"""Which grasp and which place go together: a hand can reach both, and meets nothing on the way in or out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from rollout_manager.experts.libero.frames import UP, Frame
+from rollout_manager.experts.libero.grasping import (
+    AZIMUTHS,
+    TILTS,
+    YAWS,
+    Grasp,
+    grasps,
+    nearer_turn,
+    tilted,
+    top_down,
+)
+from rollout_manager.experts.libero.imagination import Held, Imagination
+from rollout_manager.experts.libero.placing import Placement, placements, target
+from rollout_manager.experts.libero.routes import backed, clear
+from rollout_manager.experts.libero.world import Goal, World
+from vla_policy_node.observation import Float64Array
+
+NEAR = 0.25
+"""What is further from a thing than this is not in the way of the fingers, in m."""
+MOST_POINTS = 1200
+COMFORTABLE_REACH = 0.70
+"""The arm points down easily this far from its foot, in m."""
+YAW_COST, TILT_COST, REACH_COST = 0.12, 0.5, 12.0
+"""For a quarter turn; for a hand that lies level; for a metre too far."""
+PREGRASP = (0.03, 0.08)
+DROPS = (0.004, 0.02, 0.04, 0.07, 0.11, 0.16)
+"""How far above where it will rest a thing is let go, in m."""
+DROP_COST = 1.0
+ABOVE, BESIDE = (0.05, 0.1), (0.06, 0.12, 0.2)
+"""How far from its place a thing is when it begins to go there straight, from above and from the side."""
+PLACES_TRIED = 25
+ENDS_TRIED = 150
+GRASPS_LOOKED_AT, GRASPS_TRIED = 80, 8
+"""Of each way the hand may lean: how many are looked at, and of how many that go it is seen where they lead."""
+SAME_PLACE, SAME_TURN = 0.015, 0.3
+BARELY_APART = 0.006
+
+
+class ImpossibleError(Exception):
+    """There is no way that the expert knows; the message says what of."""
+
+
+@dataclass(frozen=True)
+class Carry:
+    """How a thing is taken and where it goes."""
+
+    grasp: Grasp
+    placing: "Placing"
+
+
+@dataclass(frozen=True)
+class Placing:
+    """How a thing in the hand goes to its place."""
+
+    goal_frame: Frame
+    """Of the thing, where it is let go."""
+    entry: Float64Array
+    """Direction of the last straight stretch, shape (3,)."""
+    distance: float
+    """Its length, in m."""
+
+
+def choose(world: World, imagination: Imagination, goal: Goal, failed: Sequence[Frame] = ()) -> Carry:
+    """The cheapest grasp of the goal's thing with which it can be placed so that the goal holds.
+
+    Args: failed: grasps that slipped, as poses of the hand in the thing's frame.
+
+    Raises:
+        ImpossibleError: no grasp, no place, or none that go together.
+    """
+    name = goal[1]
+    imagination.refresh()
+    places = list(islice(placements(world, imagination, goal), PLACES_TRIED))
+    if not places:
+        raise ImpossibleError(f"no free place for {name} where ({' '.join(goal)}) would hold")
+    thing = world.frame(name)
+    tried = 0
+    for lean in _leans():
+        for grasp in islice(_usable(world, imagination, name, lean, failed), GRASPS_TRIED):
+            tried += 1
+            held = Held(name, grasp.hand.inverse() @ thing)
+            placing = find_placing(world, imagination, goal, held, places)
+            if placing is not None:
+                return Carry(grasp, placing)
+    if not tried:
+        raise ImpossibleError(f"no grasp of {name} is within reach")
+    raise ImpossibleError(f"none of {tried} grasps of {name} can bring it to where ({' '.join(goal)}) would hold")
+
+
+def find_placing(
+    world: World, imagination: Imagination, goal: Goal, held: Held, places: Sequence[Placement]
+) -> Placing | None:
+    """The first of some places to which a thing can be brought as it is held, let go as low as can be."""
+    hand_in_thing = held.in_hand.inverse()
+    axes = target(world, goal).rotation
+    ends = sorted(
+        ((place.cost + DROP_COST * drop, place.frame.shifted(drop * UP)) for place in places for drop in DROPS),
+        key=lambda end: end[0],
+    )
+    for _, frame in ends[:ENDS_TRIED]:
+        arm = imagination.reach(frame @ hand_in_thing)
+        if arm is None or imagination.collides(arm, held):
+            continue
+        for entry, distances in _entries(axes):
+            if clear(imagination, backed(frame @ hand_in_thing, entry, distances), arm, held):
+                return Placing(frame, entry, distances[-1])
+    return None
+
+
+def can_place(imagination: Imagination, held: Held, placing: Placing) -> bool:
+    """Whether a thing can be brought there as it is held."""
+    hand = placing.goal_frame @ held.in_hand.inverse()
+    distances = (placing.distance / 2, placing.distance)
+    return clear(imagination, backed(hand, placing.entry, distances), None, held)
+
+
+def _entries(rotation: Float64Array) -> Iterator[tuple[Float64Array, tuple[float, ...]]]:
+    """Directions in which a thing may go to its place: down, or level along the place's axes."""
+    yield -UP, ABOVE
+    for k in range(3):
+        axis = rotation[:, k]
+        if abs(axis[2]) < 0.5:
+            level = np.array([axis[0], axis[1], 0.0]) / np.hypot(axis[0], axis[1])
+            yield level, BESIDE
+            yield -level, BESIDE
+
+
+def _leans() -> list[list[tuple[Float64Array, float]]]:
+    """Ways to turn the hand, each with its cost: pointing down, and then leaning more and more."""
+    down = [(top_down(yaw), YAW_COST * abs(yaw) / (np.pi / 2)) for yaw in YAWS]
+    return [
+        down,
+        *(
+            [(rotation, TILT_COST * tilt / (np.pi / 2)) for azimuth in AZIMUTHS for rotation in tilted(tilt, azimuth)]
+            for tilt in TILTS
+        ),
+    ]
+
+
+def _usable(
+    world: World,
+    imagination: Imagination,
+    name: str,
+    lean: Sequence[tuple[Float64Array, float]],
+    failed: Sequence[Frame],
+) -> Iterator[Grasp]:
+    """Grasps of a thing that the hand can reach without meeting anything, the cheapest first."""
+    thing = world.frame(name)
+    avoided = list(failed)
+    looked_at: list[Frame] = []
+    for grasp in _candidates(world, name, lean):
+        in_thing = thing.inverse() @ grasp.hand
+        if any(_alike(in_thing, other, SAME_PLACE) for other in avoided):
+            continue
+        if any(_alike(in_thing, other, BARELY_APART) for other in looked_at):
+            continue
+        looked_at.append(in_thing)
+        if clear(imagination, backed(grasp.hand, grasp.hand.rotation[:, 2], PREGRASP)):
+            avoided.append(in_thing)  # One of those that are nearly the same is enough.
+            yield grasp
+        if len(looked_at) == GRASPS_LOOKED_AT:
+            return
+
+
+def _candidates(world: World, name: str, lean: Sequence[tuple[Float64Array, float]]) -> list[Grasp]:
+    """Grasps with the hand turned in some ways, by the thing's shape and what is near it; the cheapest first."""
+    rng = np.random.default_rng(0)
+    points = _thinned(world.object_cloud(name), rng)
+    around = world.cloud(world.others(world.body(name)))
+    around = around[(np.abs(around - points.mean(axis=0)) < NEAR).all(axis=1)]
+    around = _thinned(around[around[:, 2] > points[:, 2].min() + 0.004], rng)
+    present, base = world.hand.rotation, world.base
+    found = [
+        Grasp(g.hand, g.width, g.cost + cost + _reach_cost(g.hand, base))
+        for rotation, cost in lean
+        for g in grasps(points, around, nearer_turn(rotation, present), rng)
+    ]
+    return sorted(found, key=lambda g: g.cost)
+
+
+def _reach_cost(hand: Frame, base: Float64Array) -> float:
+    return REACH_COST * max(0.0, float(np.hypot(*(hand.position - base)[:2])) - COMFORTABLE_REACH)
+
+
+def _thinned(points: Float64Array, rng: np.random.Generator) -> Float64Array:
+    if len(points) <= MOST_POINTS:
+        return points
+    return points[rng.permutation(len(points))[:MOST_POINTS]]
+
+
+def _alike(first: Frame, second: Frame, distance: float) -> bool:
+    apart = float(np.linalg.norm(first.position - second.position))
+    return apart < distance and float(np.trace(first.rotation.T @ second.rotation)) > 1 + 2 * np.cos(SAME_TURN)

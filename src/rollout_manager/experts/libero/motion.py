@@ -1,0 +1,80 @@
+"""How the hand moves: generators that yield one action a step and read the world that has been brought up to date.
+
+An action is what OSC_POSE takes: three displacements, three rotations and the gripper, each in [-1, 1].
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from rollout_manager.experts.libero.frames import Frame, angle_between, rotation_vector
+from rollout_manager.experts.libero.world import World
+from vla_policy_node.observation import Float64Array
+
+Result = TypeVar("Result")
+Motion = Generator[Float64Array, None, Result]
+"""Yields actions, shape (7,); returns what came of it."""
+
+OPEN, KEEP, CLOSE = -1.0, 0.0, 1.0
+"""The gripper's action: it opens, stays as it is, or closes. It needs 8 steps from one end to the other."""
+GRIPPER_STEPS = 8
+
+FULL_STEP, FULL_TURN = 0.05, 0.5
+"""What an action of 1 displaces (m) and turns (rad) the goal of the controller."""
+GAIN, TURN_GAIN = 1.6, 1.2
+MOST_TURN = 0.5
+
+
+@dataclass(frozen=True)
+class Way:
+    """How to go somewhere."""
+
+    within: float = 0.008
+    """Arrived at this distance, in m."""
+    turned: float = 0.06
+    """And turned to within this angle, in rad."""
+    speed: float = 1.0
+    """Largest component of the displacement, as a share of the action's range."""
+    steps: int = 80
+    """After so many it ends, arrived or not."""
+    stall: float = 0.0
+    """It ends where the hand moves less than this in a step, in m: something is in the way. 0: it goes on."""
+
+
+THROUGH = Way(within=0.03, turned=0.3)
+"""On the way to somewhere else."""
+EXACT = Way(within=0.004, speed=0.5, steps=40, stall=0.0005)
+
+
+def action_towards(hand: Frame, target: Frame, grip: float, speed: float = 1.0) -> Float64Array:
+    """The action, shape (7,), that takes the hand towards a pose."""
+    move = (target.position - hand.position) / FULL_STEP * GAIN
+    largest = float(np.abs(move).max())
+    if largest > speed:
+        move = move * (speed / largest)
+    turn = rotation_vector(target.rotation @ hand.rotation.T) / FULL_TURN * TURN_GAIN
+    return np.concatenate([move, np.clip(turn, -MOST_TURN, MOST_TURN), [grip]])
+
+
+def go(world: World, target: Frame | Callable[[], Frame], grip: float, way: Way = Way()) -> Motion[bool]:
+    """Take the hand to a pose, which may move; returns whether it got there."""
+    last: Float64Array | None = None
+    for step in range(way.steps):
+        hand = world.hand
+        aim = target() if callable(target) else target
+        near = float(np.linalg.norm(aim.position - hand.position)) < way.within
+        if near and angle_between(hand.rotation, aim.rotation) < way.turned:
+            return True
+        if way.stall and last is not None and step > 4 and float(np.linalg.norm(hand.position - last)) < way.stall:
+            return False
+        last = hand.position
+        yield action_towards(hand, aim, grip, way.speed)
+    return False
+
+
+def hold(grip: float, steps: int) -> Motion[None]:
+    """Stay, with the gripper opening, closing or as it is."""
+    for _ in range(steps):
+        yield np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, grip])

@@ -1,0 +1,178 @@
+"""Where a thing could be put so that a goal holds, from its shape and the benchmark's own reading of the goal."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from rollout_manager.experts.libero.frames import UP, Frame, angle_between, rotation_about
+from rollout_manager.experts.libero.imagination import Imagination
+from rollout_manager.experts.libero.world import Goal, World
+from vla_policy_node.observation import Float64Array
+
+ON_OBJECT = 0.02
+"""How far from the middle of what it stands on a thing may be put, in m; the benchmark grants 0.03."""
+LEVEL = 0.01
+"""Heights are tried at this spacing, in m, then halved down to `FINEST`."""
+FINEST = 0.001
+GRID = (0.0, 0.02, -0.02, 0.04, -0.04)
+"""Offsets from a region's middle that are tried, in m."""
+TURNS = np.deg2rad(np.arange(-150, 181, 30))
+LIE_DOWN_COST = 0.6
+TURN_COST = 0.25
+"""For half a turn."""
+OFFSET_COST = 3.0
+"""A metre off the middle."""
+Holds = Callable[[Float64Array], bool]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A pose of an object in the world in which it rests, and the goal holds once it is let go."""
+
+    frame: Frame
+    cost: float
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a goal says about where a thing's origin has to be."""
+
+    centre: Float64Array
+    """In the world, shape (3,)."""
+    rotation: Float64Array
+    """The axes along which its room extends, shape (3, 3)."""
+    low: float
+    high: float
+    """Heights between which the thing's lowest point may come to rest, in m."""
+    offsets: tuple[float, ...]
+    holds: Holds
+
+
+def target(world: World, goal: Goal) -> Target:
+    """What ("on" or "in", thing, place) asks for."""
+    predicate, name, place = goal
+    if not world.is_region(place):
+        return _on_object(world, name, place)
+    frame, region = world.region(place)
+    # The benchmark takes a box's half extents along the world's axes so, which suits boxes turned by quarters.
+    half = np.abs(frame.rotation @ np.asarray(region.size, float))
+    check = region.in_box if predicate == "in" else region.under
+
+    def holds(origin: Float64Array) -> bool:
+        return bool(check(frame.position, frame.rotation, origin))
+
+    reach = half[2] + (0.02 if predicate == "in" else 0.12)
+    return Target(
+        frame.position, frame.rotation, frame.position[2] - half[2] - 0.03, frame.position[2] + reach, GRID, holds
+    )
+
+
+def _on_object(world: World, name: str, place: str) -> Target:
+    frame = world.frame(place)
+    points = world.object_cloud(place)
+
+    def holds(origin: Float64Array) -> bool:
+        aside = origin[:2] - frame.position[:2]
+        return bool(np.hypot(*aside) < ON_OBJECT and origin[2] >= frame.position[2])
+
+    low, high = float(points[:, 2].min()), float(points[:, 2].max())
+    return Target(frame.position, frame.rotation, low, high + 0.03, (0.0, 0.01, -0.01), holds)
+
+
+def placements(world: World, imagination: Imagination, goal: Goal) -> Iterator[Placement]:
+    """Poses of the thing of a goal that are free, rest on something and make the goal hold; best first.
+
+    They are found as they are asked for: each takes a dozen collision checks.
+    """
+    name = goal[1]
+    wanted = target(world, goal)
+    present = world.frame(name)
+    local = present.inverse().points(world.object_cloud(name))
+    for cost, rotation, offset in sorted(_poses(present.rotation, wanted), key=lambda pose: pose[0]):
+        place = wanted.centre + wanted.rotation @ offset
+        bottom = float((local @ rotation.T)[:, 2].min())
+        frame = _rest(imagination, name, rotation, place, bottom, wanted)
+        if frame is not None:
+            yield Placement(frame, cost)
+
+
+def _poses(present: Float64Array, wanted: Target) -> Iterator[tuple[float, Float64Array, Float64Array]]:
+    """What each costs, how the thing is turned, and where off the target's middle it is put."""
+    for lies, rotations in enumerate((_upright(present, wanted), _lying(present, wanted))):
+        for rotation in rotations:
+            turn = TURN_COST * angle_between(present, rotation) / np.pi + LIE_DOWN_COST * lies
+            for offset in _offsets(wanted):
+                yield turn + OFFSET_COST * float(np.linalg.norm(offset)), rotation, offset
+
+
+def _offsets(wanted: Target) -> Iterator[Float64Array]:
+    """Along the two axes of the target that are nearest to level."""
+    level = np.argsort(np.abs(wanted.rotation[2]))[:2]
+    for first in wanted.offsets:
+        for second in wanted.offsets:
+            offset = np.zeros(3)
+            offset[level[0]], offset[level[1]] = first, second
+            yield offset
+
+
+def _upright(present: Float64Array, wanted: Target) -> list[Float64Array]:
+    """The thing as it stands now, turned about the vertical: not at all, square to the target, or anyhow."""
+    square = [rotation_about(UP, angle) @ present for angle in _square_angles(present, wanted.rotation)]
+    anyhow = [rotation_about(UP, float(angle)) @ present for angle in TURNS]
+    return [present, *square, *anyhow]
+
+
+def _lying(present: Float64Array, wanted: Target) -> list[Float64Array]:
+    """The thing tipped over a quarter turn, and then square to the target."""
+    found = []
+    for azimuth in np.deg2rad((0.0, 90.0, 180.0, 270.0)):
+        axis = present @ np.array([np.cos(azimuth), np.sin(azimuth), 0.0])
+        axis = axis - UP * (axis @ UP)
+        if np.linalg.norm(axis) < 0.5:
+            continue
+        tipped = rotation_about(axis / np.linalg.norm(axis), np.pi / 2) @ present
+        found += [rotation_about(UP, angle) @ tipped for angle in _square_angles(tipped, wanted.rotation)]
+    return found
+
+
+def _square_angles(present: Float64Array, wanted: Float64Array) -> list[float]:
+    """Turns about the vertical, in (-pi, pi], that lay a thing's level axes along the target's."""
+    mine, theirs = (_level_azimuth(rotation) for rotation in (present, wanted))
+    return [float((theirs - mine + k * np.pi / 2 + np.pi) % (2 * np.pi) - np.pi) for k in range(4)]
+
+
+def _level_azimuth(rotation: Float64Array) -> float:
+    axis = rotation[:, int(np.argmin(np.abs(rotation[2])))]
+    return float(np.arctan2(axis[1], axis[0]))
+
+
+def _rest(
+    imagination: Imagination, name: str, rotation: Float64Array, place: Float64Array, bottom: float, wanted: Target
+) -> Frame | None:
+    """The thing lowered at `place` until something carries it; None where it is in the way or the goal fails.
+
+    Args: bottom: height of its lowest point above its origin when it is turned so, in m.
+    """
+
+    def at(lowest: float) -> Frame:
+        return Frame(np.array([place[0], place[1], lowest - bottom]), rotation)
+
+    free: float | None = None
+    for lowest in np.arange(wanted.high, wanted.low, -LEVEL):
+        if not imagination.object_collides(name, at(float(lowest)), 0.0):
+            free = float(lowest)
+        elif free is not None:
+            frame = at(_halve(free, float(lowest), lambda height: imagination.object_collides(name, at(height), 0.0)))
+            if wanted.holds(frame.position):
+                return frame
+            free = None  # It would rest on the shelf above, say.
+    return None
+
+
+def _halve(free: float, blocked: float, collides: Callable[[float], bool]) -> float:
+    """The lowest height that is free, to within `FINEST`."""
+    while free - blocked > FINEST:
+        middle = (free + blocked) / 2
+        free, blocked = (free, middle) if collides(middle) else (middle, blocked)
+    return free

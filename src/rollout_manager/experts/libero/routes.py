@@ -1,0 +1,78 @@
+"""Ways for the hand around what stands about."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from rollout_manager.experts.libero.frames import UP, Frame, angle_between, between
+from rollout_manager.experts.libero.imagination import OPEN, Held, Imagination
+from vla_policy_node.observation import Float64Array
+
+SPACING, TURN_SPACING = 0.04, 0.35
+"""Between the poses of a way that are checked: m, rad."""
+RISES = (0.0, 0.06, 0.12, 0.2)
+"""How far above the higher of its ends a way around may lead, in m."""
+
+
+def along(first: Frame, second: Frame) -> Iterator[Frame]:
+    """Poses on the straight way from the one to the other, the last included, the first not."""
+    distance = float(np.linalg.norm(second.position - first.position))
+    parts = max(distance / SPACING, angle_between(first.rotation, second.rotation) / TURN_SPACING)
+    count = max(1, int(np.ceil(parts)))
+    for k in range(1, count + 1):
+        yield between(first, second, k / count)
+
+
+def clear(
+    imagination: Imagination,
+    way: Sequence[Frame],
+    start: Float64Array | None = None,
+    held: Held | None = None,
+    opening: float = OPEN,
+) -> bool:
+    """Whether the hand can be at all poses of a way, straight lines between them, and meets nothing there.
+
+    Args: start: joint angles from which the first pose is reached, shape (7,); the present ones without.
+    """
+    arm = imagination.reach(way[0], start)
+    if arm is None or imagination.collides(arm, held, opening):
+        return False
+    for first, second in pairwise(way):
+        for pose in along(first, second):
+            arm = imagination.reach(pose, arm)
+            if arm is None or imagination.collides(arm, held, opening):
+                return False
+    return True
+
+
+def route(
+    imagination: Imagination, start: Frame, goal: Frame, held: Held | None = None, opening: float = OPEN
+) -> list[Frame]:
+    """Poses to go through, `goal` last: straight there if that is free, else up, across and down.
+
+    Where no way is free it is the highest one: contact on it may still give way.
+    """
+    ways = [[goal]]
+    top = max(start.position[2], goal.position[2])
+    for rise in RISES:
+        up, over = (
+            Frame(np.array([frame.position[0], frame.position[1], top + rise]), frame.rotation)
+            for frame in (start, goal)
+        )
+        ways.append([up, over, goal])
+    for way in ways:
+        # Where the hand is now it may touch what it has just let go.
+        if clear(imagination, [*list(along(start, way[0]))[:1], *way], None, held, opening):
+            return way
+    return ways[-1]
+
+
+def backed(frame: Frame, direction: Float64Array, distances: Sequence[float]) -> list[Frame]:
+    """A pose, and poses behind it at some distances against a direction."""
+    return [frame.shifted(-distance * direction) for distance in (0.0, *distances)]
+
+
+def raised(frame: Frame, height: float) -> Frame:
+    """A pose that much higher."""
+    return frame.shifted(height * UP)
