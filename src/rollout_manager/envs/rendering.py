@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 # MuJoCo picks its OpenGL loader when it is first imported. The default runs without a display or a GPU; one process
 # a core renders, so the software rasteriser gets no threads of its own.
@@ -18,6 +19,9 @@ os.environ.setdefault("LP_NUM_THREADS", "0")
 
 from rollout_manager.exceptions import SimulatorError
 from vla_policy_node.observation import ImageArray
+
+UNSEEN_GROUP = 5
+"""A group of geoms that is not drawn; MuJoCo draws 0 to 2 unless told otherwise."""
 
 
 def import_mujoco() -> Any:
@@ -70,7 +74,7 @@ class OffscreenRenderer:
             model: an MjModel, whose visual settings are changed.
             views: what `render` gives, by name.
             full_quality: with the model's own multisampling, shadows and reflections, at their price.
-            hidden: groups of geoms, beyond MuJoCo's own 3 to 5, that are not drawn.
+            hidden: groups of geoms that are not drawn, beside 3 to 5.
 
         Raises:
             SimulatorError: there is no OpenGL.
@@ -83,7 +87,7 @@ class OffscreenRenderer:
             model.vis.quality.offsamples = 0
             model.vis.quality.shadowsize = 64
         model.vis.global_.offheight, model.vis.global_.offwidth = height, width
-        self._model = model
+        self._model, self._full_quality = model, full_quality
         self._views = {name: (self._camera(view.camera), view.height, view.width) for name, view in views.items()}
         self._scene = mujoco.MjvScene(model, maxgeom=1000)
         if not full_quality:
@@ -111,7 +115,12 @@ class OffscreenRenderer:
         for name, (camera, height, width) in self._views.items():
             viewport = mujoco.MjrRect(0, 0, width, height)
             everything = mujoco.mjtCatBit.mjCAT_ALL
+            groups = self._model.geom_group.copy()
+            if not self._full_quality and camera.type == mujoco.mjtCamera.mjCAMERA_FIXED:
+                # Without shadows and reflections, what lies outside the picture leaves no trace in it.
+                self._model.geom_group[out_of_view(self._model, data, camera.fixedcamid, width / height)] = UNSEEN_GROUP
             mujoco.mjv_updateScene(self._model, data, self._option, None, camera, everything, self._scene)
+            self._model.geom_group[:] = groups
             mujoco.mjr_render(viewport, self._scene, self._context)
             pixels = np.empty((height, width, 3), np.uint8)
             mujoco.mjr_readPixels(pixels, None, viewport, self._context)
@@ -133,6 +142,22 @@ class OffscreenRenderer:
         camera.azimuth, camera.elevation, camera.distance = wanted.azimuth, wanted.elevation, wanted.distance
         camera.lookat[:] = wanted.lookat
         return camera
+
+
+def out_of_view(model: Any, data: Any, camera: int, aspect: float) -> npt.NDArray[np.bool_]:
+    """Which geoms lie outside the picture of one of the model's cameras, shape (ngeom,), by their bounding spheres.
+
+    Args: aspect: the picture's width by its height.
+    """
+    in_camera = (data.geom_xpos - data.cam_xpos[camera]) @ data.cam_xmat[camera].reshape(3, 3)
+    x, y, depth = np.abs(in_camera[:, 0]), np.abs(in_camera[:, 1]), -in_camera[:, 2]
+    up = np.tan(np.radians(model.cam_fovy[camera]) / 2)
+    across = up * aspect
+    radius = model.geom_rbound  # 0: a plane, which has no end.
+    beside = (x - across * depth) / np.hypot(1, across) > radius
+    above = (y - up * depth) / np.hypot(1, up) > radius
+    outside: npt.NDArray[np.bool_] = (beside | above | (depth < -radius)) & (radius > 0)
+    return outside
 
 
 def _free(gl: Any, context: Any) -> None:

@@ -10,18 +10,23 @@ import os
 import struct
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+
+import numpy as np
 
 from rollout_manager.envs.libero.meshes import read_mesh, simplify, write_obj
 from rollout_manager.envs.libero.package import cache_folder
 from rollout_manager.exceptions import SimulatorError
 
-FACES = 800
-"""Most faces of a mesh that is only seen."""
+FACES_PER_METRE = 2500
+"""How many faces a mesh that is only seen may have, by the length of its bounding box's diagonal,"""
+FEWEST_FACES, MOST_FACES = 100, 600
+"""within these."""
 PIXELS = 128
 """Most pixels of a texture's side."""
-RECIPE = f"light-1-{FACES}-{PIXELS}"
+RECIPE = f"light-1-{FACES_PER_METRE}-{FEWEST_FACES}-{MOST_FACES}-{PIXELS}"
 """Names what this file does to a model: another recipe fills another folder, and has another name in results."""
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -40,12 +45,16 @@ def lighten(model: str, cache: Path | None = None) -> str:
     root = ET.fromstring(model)
     folder = (cache_folder() / "libero" if cache is None else cache) / RECIPE
     touched = {geom.get("mesh") for geom in root.iter("geom") if not _only_seen(geom)}
+    textured = _textured_meshes(root)
     for mesh in root.iter("mesh"):
         if mesh.get("file") and mesh.get("name") not in touched:
-            mesh.set("file", str(_lighter(Path(mesh.get("file", "")), folder, ".obj", _light_mesh)))
+            scale = mesh.get("scale", "1 1 1")
+            make = partial(_light_mesh, scale=scale, textured=mesh.get("name") in textured)
+            key = f"{scale} {make.keywords['textured']}"
+            mesh.set("file", str(_lighter(Path(mesh.get("file", "")), folder, key, ".obj", make)))
     for texture in root.iter("texture"):
         if texture.get("file", "").endswith(".png"):
-            texture.set("file", str(_lighter(Path(texture.get("file", "")), folder, ".png", _light_texture)))
+            texture.set("file", str(_lighter(Path(texture.get("file", "")), folder, "", ".png", _light_texture)))
     return ET.tostring(root, encoding="unicode")
 
 
@@ -62,11 +71,21 @@ def _only_seen(geom: ET.Element) -> bool:
     return geom.get("contype") == geom.get("conaffinity") == "0" and geom.get("group", "0") != "0"
 
 
-def _lighter(source: Path, folder: Path, suffix: str, make: Callable[[Path, bytes], bytes]) -> Path:
-    """A lighter file in `folder`, made on first use, or the source itself where it is light already."""
+def _textured_meshes(root: ET.Element) -> set[str | None]:
+    materials = {material.get("name") for material in root.iter("material") if material.get("texture")}
+    return {geom.get("mesh") for geom in root.iter("geom") if geom.get("material") in materials}
+
+
+def _lighter(source: Path, folder: Path, key: str, suffix: str, make: Callable[[Path, bytes], bytes]) -> Path:
+    """A lighter file in `folder`, made on first use, or the source itself where it is light already.
+
+    Args:
+        key: what else than the source's content decides what `make` gives.
+    """
     try:
         content = source.read_bytes()
-        target = folder / (hashlib.blake2b(content, digest_size=16).hexdigest() + suffix)
+        name = hashlib.blake2b(key.encode() + b"\n" + content, digest_size=16).hexdigest()
+        target = folder / (name + suffix)
         if not target.exists():
             _write_whole(target, make(source, content))
         # An empty file says that the source is light enough.
@@ -75,14 +94,17 @@ def _lighter(source: Path, folder: Path, suffix: str, make: Callable[[Path, byte
         raise SimulatorError(f"LIBERO's assets: no lighter {source}: {error}") from error
 
 
-def _light_mesh(source: Path, content: bytes) -> bytes:
+def _light_mesh(source: Path, content: bytes, *, scale: str, textured: bool) -> bytes:
     mesh = read_mesh(source)
-    return b"" if len(mesh.faces) <= FACES else write_obj(simplify(mesh, FACES))
+    diagonal = np.linalg.norm(np.ptp(mesh.vertices, axis=0) * np.fromstring(scale, sep=" "))
+    faces = int(np.clip(FACES_PER_METRE * diagonal, FEWEST_FACES, MOST_FACES))
+    if len(mesh.faces) <= faces:
+        return b""
+    return write_obj(simplify(mesh if textured else mesh.without_texture(), faces))
 
 
 def _light_texture(source: Path, content: bytes) -> bytes:
     import cv2
-    import numpy as np
 
     if not content.startswith(PNG_SIGNATURE):
         raise ValueError("it is no PNG")

@@ -7,6 +7,7 @@ robosuite's operands, their order and their memory layout, so torques, and with 
 the last bit; tests/test_libero_env.py holds it against the stock path.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,18 @@ from vla_policy_node.observation import Float64Array
 
 GRIPPER_SPEED = np.array([-1.0, 1.0]) * 0.01
 """Change of the two fingers' commands in [-1, 1] a substep while the gripper closes; robosuite's PandaGripper."""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What the controller remembers from one step to the next."""
+
+    position: Float64Array
+    """Of the hand, m, shape (3,)."""
+    orientation: Float64Array
+    """Of the hand, a rotation matrix."""
+    command: Float64Array
+    """To the fingers, in [-1, 1], shape (2,)."""
 
 
 class Physics:
@@ -34,8 +47,8 @@ class Physics:
         self._model, self._data = problem.sim.model._model, problem.sim.data._data
         self._substeps = int(problem.control_timestep / problem.model_timestep)
         self._site = robot.eef_site_id
-        self._qpos, self._qvel = robot._ref_joint_pos_indexes, robot._ref_joint_vel_indexes
-        self._arm = robot._ref_joint_actuator_indexes
+        self._qpos, self._qvel = np.array(robot._ref_joint_pos_indexes), np.array(robot._ref_joint_vel_indexes)
+        self._arm = np.array(robot._ref_joint_actuator_indexes)
         self._torque_low, self._torque_high = robot.torque_limits
         self._fingers = robot._ref_joint_gripper_actuator_indexes
         limits = self._model.actuator_ctrlrange[self._fingers]
@@ -59,6 +72,16 @@ class Physics:
         controller.reset_goal()
         fingers = self._data.qpos[self._finger_qpos]
         self._command = np.clip((fingers - self._finger_middle) / self._finger_half, -1.0, 1.0)
+
+    def aim(self) -> Aim:
+        """What the arm is after."""
+        return Aim(self._controller.goal_pos.copy(), self._controller.goal_ori.copy(), self._command.copy())
+
+    def take_aim(self, aim: Aim) -> None:
+        """Go on as at the time of `aim()`. The state must be that of then."""
+        self._controller.goal_pos, self._controller.goal_ori = aim.position.copy(), aim.orientation.copy()
+        self._controller.new_update = True
+        self._command = aim.command.copy()
 
     def step(self, action: Float64Array) -> None:
         """Advance by one control period.

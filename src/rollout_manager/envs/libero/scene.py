@@ -1,8 +1,10 @@
 """One task of LIBERO as a simulation of its own: exact resets, single actions, success as the benchmark reads it."""
 
+import pdb
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,7 +14,7 @@ import numpy as np
 from rollout_manager.envs.libero.initial_states import STATES, read_initial_states
 from rollout_manager.envs.libero.light import check_files, lighten
 from rollout_manager.envs.libero.package import load_package
-from rollout_manager.envs.libero.physics import Physics
+from rollout_manager.envs.libero.physics import Aim, Physics
 from rollout_manager.envs.libero.suites import LiberoTask
 from rollout_manager.envs.rendering import import_mujoco
 from rollout_manager.exceptions import SimulatorError
@@ -29,6 +31,22 @@ SETTLING_STEPS = 10
 RATE_HZ = 20
 PLACING_TRIES = 20
 """Random placements tried before a reset fails; LIBERO itself goes on for ever."""
+SETTLED_KEPT = 200
+"""Initial states a scene keeps as they are once settled, some 10 kB each: the next reset to one takes no time."""
+USELESS = 1e10
+"""An acceleration with which no solver would begin."""
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """All that decides how a scene goes on from its first observation."""
+
+    simulation: Float64Array
+    """MuJoCo's integration state."""
+    body_pos: Float64Array
+    body_quat: Float64Array
+    """Fixtures are moved in the model itself."""
+    aim: Aim
 
 
 class LiberoScene:
@@ -42,7 +60,8 @@ class LiberoScene:
         """
         check_look(look)
         self.task = task
-        self.problem: Any = _build(task, assets, look)
+        self.problem: Any
+        self.problem, self._as_built = _build(task, assets, look)
         self._mujoco = import_mujoco()
         self.model: Any = self.problem.sim.model._model
         self.data: Any = self.problem.sim.data._data
@@ -51,6 +70,7 @@ class LiberoScene:
         # They read forces, which nobody here looks at and no motion depends on.
         self.model.opt.disableflags |= self._mujoco.mjtDisableBit.mjDSBL_SENSOR
         self._physics = Physics(self.problem)
+        self._settled: dict[int, _Settled] = {}
 
     @cached_property
     def initial_states(self) -> Float64Array:
@@ -78,15 +98,17 @@ class LiberoScene:
             SimulatorError: another seed, or no placement of the objects was found.
         """
         check_seed(seed)
-        with _numpy_seeded(seed):
-            self._place(seed)
-        self._physics.restart()
-        if seed < FIRST_SAMPLED_SEED:
-            self.problem.sim.set_state_from_flattened(self.initial_states[seed])
+        if seed in self._settled:
+            self._restore(self._settled[seed])
+        else:
+            self._settle(seed)
+            if len(self._settled) >= SETTLED_KEPT:
+                self._settled.pop(next(iter(self._settled)))
+            self._settled[seed] = self._settled_state()
+        # Contacts and poses are those of now; where the solver starts next is not theirs to change.
+        warmstart = self.data.qacc_warmstart.copy()
         self._mujoco.mj_forward(self.model, self.data)
-        self.problem._post_process()
-        for _ in range(SETTLING_STEPS):
-            self._physics.step(SETTLING)
+        self.data.qacc_warmstart[:] = warmstart
         self.problem._post_process()
 
     def step(self, action: Float64Array) -> None:
@@ -119,19 +141,63 @@ class LiberoScene:
         """Free the simulation; the scene may not be used any more."""
         self.problem.close()
 
-    def _place(self, seed: int) -> None:
-        """robosuite's reset: the arm at its start, fixtures and objects where NumPy's random numbers say."""
+    def _settle(self, seed: int) -> None:
+        with _numpy_seeded(seed):
+            self._place()
+        self._physics.restart()
+        if seed < FIRST_SAMPLED_SEED:
+            self.problem.sim.set_state_from_flattened(self.initial_states[seed])
+            self._mujoco.mj_forward(self.model, self.data)
+        for _ in range(SETTLING_STEPS):
+            self._physics.step(SETTLING)
+
+    def _place(self) -> None:
+        """robosuite's reset: the arm at its start, fixtures and objects where NumPy's random numbers say.
+
+        On the way it makes forward passes with all objects in one heap at the origin, which take longer than all else
+        in it. They leave nothing but a place for the solver to begin, which it makes use of only where something is
+        touched in the placement. So they are made without contacts, and once more as they are where it matters.
+        """
+        numbers = np.random.get_state()
+        no_contacts = self._mujoco.mjtDisableBit.mjDSBL_CONTACT.value
+        self.model.opt.disableflags |= no_contacts
+        try:
+            self._reset_problem()
+        finally:
+            self.model.opt.disableflags &= ~no_contacts
+        self.data.qacc_warmstart[:] = USELESS
+        self._mujoco.mj_forward(self.model, self.data)
+        if self.data.ncon:
+            np.random.set_state(numbers)
+            self._reset_problem()
+
+    def _reset_problem(self) -> None:
+        """Raises: SimulatorError: the objects do not find their places."""
         from robosuite.utils.errors import RandomizationError
 
         for _ in range(PLACING_TRIES):
+            # Objects on a fixture are placed as if it still stood where its file says.
+            self.model.body_pos[:], self.model.body_quat[:] = self._as_built
             try:
-                self.problem.reset()
+                with _no_debugger(RandomizationError("an object does not fit into its region")):
+                    self.problem.reset()
                 return
             except RandomizationError as error:
-                reason = error
-        raise SimulatorError(
-            f"{self.task.name}: no free place for all objects with seed {seed} in {PLACING_TRIES} tries: {reason}"
-        )
+                reason = str(error)
+        raise SimulatorError(f"{self.task.name}: no free place for all objects in {PLACING_TRIES} tries: {reason}")
+
+    def _settled_state(self) -> _Settled:
+        mujoco, model, data = self._mujoco, self.model, self.data
+        everything = mujoco.mjtState.mjSTATE_INTEGRATION.value
+        state = np.empty(mujoco.mj_stateSize(model, everything))
+        mujoco.mj_getState(model, data, state, everything)
+        return _Settled(state, model.body_pos.copy(), model.body_quat.copy(), self._physics.aim())
+
+    def _restore(self, settled: _Settled) -> None:
+        self.model.body_pos[:], self.model.body_quat[:] = settled.body_pos, settled.body_quat
+        everything = self._mujoco.mjtState.mjSTATE_INTEGRATION.value
+        self._mujoco.mj_setState(self.model, self.data, settled.simulation, everything)
+        self._physics.take_aim(settled.aim)
 
 
 def check_look(look: str) -> None:
@@ -149,8 +215,11 @@ def check_seed(seed: int) -> None:
         )
 
 
-def _build(task: LiberoTask, assets: Path, look: Look) -> Any:
+def _build(task: LiberoTask, assets: Path, look: Look) -> tuple[Any, tuple[Float64Array, Float64Array]]:
     """LIBERO's problem of a task: no renderer, no observations, nothing built anew at a reset.
+
+    Returns:
+        The problem, and the bodies' poses (nbody, 3) and (nbody, 4) as its files have them.
 
     Raises:
         SimulatorError: as `LiberoScene`.
@@ -161,11 +230,18 @@ def _build(task: LiberoTask, assets: Path, look: Look) -> Any:
 
     kind = package.problems[get_problem_info(str(task.bddl_file))["problem_name"]]
     package.use_assets(assets)
+    prepare = lighten if look == "light" else check_files
+    as_built: list[tuple[Float64Array, Float64Array]] = []
+
+    def initialize() -> None:
+        kind._initialize_sim(problem, prepare(problem.model.get_xml()))
+        model = problem.sim.model._model
+        as_built.append((model.body_pos.copy(), model.body_quat.copy()))
+
     problem = kind.__new__(kind)
     # Set on this one object, before its own __init__ calls them.
+    problem._initialize_sim = initialize
     problem._setup_observables = OrderedDict  # A third of a step's time, and nobody looks: sensors read MjData.
-    prepare = lighten if look == "light" else check_files
-    problem._initialize_sim = lambda: kind._initialize_sim(problem, prepare(problem.model.get_xml()))
     try:
         with _numpy_seeded(0):
             problem.__init__(
@@ -182,7 +258,21 @@ def _build(task: LiberoTask, assets: Path, look: Look) -> Any:
             )
     except (OSError, ValueError, KeyError, SyntaxError) as error:
         raise SimulatorError(f"{task.name}: the scene cannot be built of the assets in {assets}: {error}") from error
-    return problem
+    return problem, as_built[0]
+
+
+@contextmanager
+def _no_debugger(error: Exception) -> Iterator[None]:
+    """Where LIBERO would start its authors' debugger, and so wait for ever, raise `error`."""
+
+    def refuse() -> None:
+        raise error
+
+    real, pdb.set_trace = pdb.set_trace, refuse  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        pdb.set_trace = real
 
 
 @contextmanager
