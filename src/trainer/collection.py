@@ -27,6 +27,8 @@ class CollectionPlan:
     attempts: tuple[float, ...] = (0.0,)
     """Exploration of each try of an initial state; the next is made only where the one before failed. For an
     expert: the noise in what it sends."""
+    noise_correlation: float = 0.0
+    """Of an expert's noise, from one step to the next, in [0, 1)."""
     first_attempt: int = 0
     """Number of the first of the attempts. Where states were tried before, a number not yet given makes the tries
     new ones: their names differ, and what is random in them."""

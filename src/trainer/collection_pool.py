@@ -49,6 +49,7 @@ class PoolCollector:
             attempt=attempt,
             driver=plan.driver,
             checkpoint=str(plan.checkpoint) if plan.checkpoint else None,
+            noise_correlation=plan.noise_correlation,
             exploration=plan.attempts[attempt - plan.first_attempt],
             time_limit=plan.time_limit or None,
             bag_root=str(plan.bags),

@@ -107,6 +107,7 @@ class RosCollector:
             entries=entries,
             checkpoint=str(plan.checkpoint) if plan.checkpoint else "",
             execute_every=plan.execute_every if plan.driver == "policy" else 0,
+            noise_correlation=plan.noise_correlation,
         )
         path = self.logs / f"graph_{graph}" / "schedule.yaml"
         save_schedule(path, schedule)

@@ -103,6 +103,7 @@ class RunStages:
             bags=self.folder / DEMONSTRATIONS,
             results=self.folder / "tries" / "demonstrations.csv",
             attempts=(self.config.demonstrations.noise,),
+            noise_correlation=self.config.demonstrations.noise_correlation,
             time_limit=self.config.time_limit,
         )
         self.collector.collect(plan)

@@ -25,6 +25,8 @@ class DemonstrateCommand(Place):
     noise: float = 0.1
     """Standard deviation of the noise in what the expert sends, as a share of half the action range; what is
     learned is its clean proposal."""
+    noise_correlation: float = 0.0
+    """Of that noise, from one step to the next, in [0, 1): how long it pulls one way."""
     time_limit: int = 0
     """Steps after which a try is given up; 0: the environment's own limit."""
     via: Literal["ros", "pool"] = "pool"
@@ -47,6 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         bags=options.output / "bags",
         results=options.output / "tries.csv",
         attempts=(options.noise,),
+        noise_correlation=options.noise_correlation,
         time_limit=options.time_limit,
     )
     return run_plan(plan, options, options.via, options.workers)
