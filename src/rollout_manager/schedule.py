@@ -9,6 +9,7 @@ import yaml
 
 from rollout_manager.episode import episode_id
 from rollout_manager.exceptions import ScheduleError
+from vla_policy_node.locations import read_yaml
 
 ScheduleDriver = Literal["policy", "expert"]
 
@@ -136,10 +137,7 @@ def load_schedule(path: Path) -> Schedule:
     """
     if not path.is_file():
         raise ScheduleError(f"schedule '{path}' does not exist")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ScheduleError(f"{path}: not readable as YAML: {error}") from error
+    content = read_yaml(path, ScheduleError)
     if not isinstance(content, Mapping) or not isinstance(content.get("entries"), list):
         raise ScheduleError(f"{path}: expected keys with values, among them the list 'entries'")
     entries = tuple(_entry(item, f"{path}: entries[{i}]") for i, item in enumerate(content["entries"]))

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import yaml
 
 from rollout_manager.env import Landmarks
 from rollout_manager.exceptions import SimulatorError
+from vla_policy_node.locations import read_yaml
 
 
 class Judge(Protocol):
@@ -144,10 +144,7 @@ def load_rules(path: Path) -> SuccessRules:
     """
     if not path.is_file():
         raise SimulatorError(f"success rules '{path}' do not exist")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SimulatorError(f"{path}: not readable as YAML: {error}") from error
+    content = read_yaml(path, SimulatorError)
     if not isinstance(content, Mapping) or not content:
         raise SimulatorError(f"{path}: expected tasks with their rules, not {content!r}")
     rules = {str(task): parse_rule(rule, f"{path}: {task}") for task, rule in content.items()}

@@ -17,6 +17,7 @@ import tyro
 import yaml
 
 from trainer.exceptions import ConfigError
+from vla_policy_node.locations import read_yaml
 
 T = TypeVar("T")
 
@@ -88,11 +89,7 @@ def require(condition: bool, message: str) -> None:
 def _read_yaml(path: Path) -> object:
     if not path.is_file():
         raise ConfigError(f"configuration file '{path}' does not exist")
-    try:
-        content: object = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {error}") from error
-    return content
+    return read_yaml(path, ConfigError)
 
 
 def _convert(hint: Any, value: Any, origin: str) -> Any:

@@ -4,7 +4,6 @@ A state is a folder that appears whole, by renaming. What is random is not in it
 function of the seed and the step.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trainer.exceptions import TrainingError
+from vla_policy_node.checkpoint import sha256
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 KEPT = 2
@@ -91,7 +91,7 @@ def save_state(
         temporary.mkdir(parents=True)
         save_file(_owned(network.state_dict()), temporary / WEIGHTS)
         save_file(_owned(optimizer_tensors(network, optimizer)), temporary / OPTIMIZER)
-        hashes = {name: _sha256(temporary / name) for name in (WEIGHTS, OPTIMIZER)}
+        hashes = {name: sha256(temporary / name) for name in (WEIGHTS, OPTIMIZER)}
         content = {"identity": dict(identity.content), "progress": asdict(progress), "files": hashes}
         (temporary / STATE).write_text(json.dumps(content, indent=1))
         _sync(temporary)
@@ -154,7 +154,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     """What a state says of itself; None where it is not whole."""
     try:
         content: dict[str, Any] = json.loads((path / STATE).read_text())
-        whole = all(_sha256(path / name) == content["files"][name] for name in (WEIGHTS, OPTIMIZER))
+        whole = all(sha256(path / name) == content["files"][name] for name in (WEIGHTS, OPTIMIZER))
         _progress(content["progress"])
         return content if whole and isinstance(content["identity"], dict) else None
     except (OSError, ValueError, KeyError, TypeError):
@@ -169,14 +169,6 @@ def _progress(content: Mapping[str, Any]) -> Progress:
 def _owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies that share no memory, as safetensors wants them."""
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _sync(folder: Path) -> None:

@@ -83,7 +83,7 @@ def save_checkpoint(folder: Path, network: VLANetwork, lineage: Lineage) -> str:
     partial.mkdir(parents=True)
     try:
         _write_content(partial, network, lineage)
-        content = {"format": FORMAT, "files": {name: _sha256(partial / name) for name in FILES}}
+        content = {"format": FORMAT, "files": {name: sha256(partial / name) for name in FILES}}
         _write_json(partial / MANIFEST, content)
         digest = _digest(partial)
         _put_in_place(partial, folder)
@@ -220,15 +220,16 @@ def _verify(folder: Path) -> None:
     for name, expected in hashes.items():
         if not (folder / name).is_file():
             raise CheckpointError(f"checkpoint '{folder}': {name} is missing")
-        if _sha256(folder / name) != expected:
+        if sha256(folder / name) != expected:
             raise CheckpointError(f"checkpoint '{folder}': {name} is not what was saved (its SHA-256 differs)")
 
 
 def _digest(folder: Path) -> str:
-    return _sha256(folder / MANIFEST)[:16]
+    return sha256(folder / MANIFEST)[:16]
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+import yaml
+
 from vla_policy_node.exceptions import SpecError
 
 
@@ -20,3 +22,30 @@ def config_dir() -> Path:
         if (folder / "robots").is_dir():
             return folder
     raise SpecError(f"no config folder; looked in {', '.join(map(str, candidates))}")
+
+
+def find_preset(what: str, name_or_path: str | Path, folder: str, error: type[Exception]) -> Path:
+    """The YAML file at a path, or the one called so in `config/<folder>/`.
+
+    Args:
+        what: what the file describes, for the message.
+        error: raised where there is none; its message lists the names.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    presets = config_dir() / folder
+    path = presets / f"{name_or_path}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in presets.glob("*.yaml")))
+        raise error(f"{what} '{name_or_path}': neither a file nor one of {known}")
+    return path
+
+
+def read_yaml(path: Path, error: type[Exception]) -> object:
+    """What a YAML file holds; raises `error` where it is no YAML."""
+    try:
+        content: object = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise error(f"{path}: not readable as YAML: {problem}") from problem
+    return content

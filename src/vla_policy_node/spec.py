@@ -10,10 +10,9 @@ from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from vla_policy_node.exceptions import SpecError
-from vla_policy_node.locations import config_dir
+from vla_policy_node.locations import find_preset, read_yaml
 from vla_policy_node.topics import camera_topic
 
 Transport = Literal["raw", "compressed"]
@@ -195,18 +194,8 @@ def load_spec(name_or_path: str | Path) -> RobotSpec:
     Raises:
         SpecError: no such robot or file, or the file does not describe a robot.
     """
-    path = Path(name_or_path)
-    if not path.is_file():
-        robots = config_dir() / "robots"
-        path = robots / f"{name_or_path}.yaml"
-        if not path.is_file():
-            known = ", ".join(sorted(p.stem for p in robots.glob("*.yaml")))
-            raise SpecError(f"robot '{name_or_path}': neither a file nor one of {known}")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: not readable as YAML: {error}") from error
-    return RobotSpec.from_dict(content, str(path))
+    path = find_preset("robot", name_or_path, "robots", SpecError)
+    return RobotSpec.from_dict(read_yaml(path, SpecError), str(path))
 
 
 T = TypeVar("T")

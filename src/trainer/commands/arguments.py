@@ -8,7 +8,7 @@ import tyro
 
 from trainer.config import load_config
 from trainer.exceptions import ConfigError
-from vla_policy_node.locations import config_dir
+from vla_policy_node.locations import find_preset
 
 T = TypeVar("T")
 
@@ -42,14 +42,7 @@ def find_config(name: str, folder: str = "") -> Path:
     Raises:
         ConfigError: there is none; the message lists the names.
     """
-    if Path(name).is_file():
-        return Path(name)
-    place = config_dir() / folder
-    path = place / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in place.glob("*.yaml")))
-        raise ConfigError(f"configuration '{name}' is neither a file nor one of {known}")
-    return path
+    return find_preset("configuration", name, folder, ConfigError)
 
 
 def option(arguments: Sequence[str], name: str) -> str | None:

@@ -1,5 +1,6 @@
 """`encore up`: the nodes of the graph as supervised processes of this command, where no `ros2 launch` is installed."""
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,8 +47,8 @@ class UpCommand:
     """A robot of config/robots/, or the path of such a file; empty: the environment's own."""
     rules: str = ""
     """YAML file of success rules; empty: the simulator's own."""
-    domain: int = 42
-    """ROS domain that the nodes meet on."""
+    domain: int = int(os.environ.get("ROS_DOMAIN_ID", "0"))
+    """ROS domain that the nodes meet on; as with every ROS tool the one in ROS_DOMAIN_ID, else 0."""
 
 
 def main(arguments: Sequence[str]) -> int:

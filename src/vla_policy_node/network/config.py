@@ -5,10 +5,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-import yaml
-
 from vla_policy_node.exceptions import NetworkError
-from vla_policy_node.locations import config_dir
+from vla_policy_node.locations import find_preset, read_yaml
 
 VisionKind = Literal["convolution", "pretrained"]
 Pooling = Literal["mean", "tokens"]
@@ -118,18 +116,8 @@ def load_network_config(name_or_path: str | Path) -> NetworkConfig:
     Raises:
         NetworkError: no such preset or file, or it does not describe a network.
     """
-    path = Path(name_or_path)
-    if not path.is_file():
-        presets = config_dir() / "network"
-        path = presets / f"{name_or_path}.yaml"
-        if not path.is_file():
-            known = ", ".join(sorted(p.stem for p in presets.glob("*.yaml")))
-            raise NetworkError(f"network '{name_or_path}': neither a file nor one of {known}")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise NetworkError(f"{path}: not readable as YAML: {error}") from error
-    return NetworkConfig.from_dict(content, str(path))
+    path = find_preset("network", name_or_path, "network", NetworkError)
+    return NetworkConfig.from_dict(read_yaml(path, NetworkError), str(path))
 
 
 T = TypeVar("T")
