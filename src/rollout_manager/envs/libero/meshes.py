@@ -50,6 +50,8 @@ def read_mesh(path: Path) -> Mesh:
         f'<mujoco><asset><mesh name="mesh" file={quoteattr(str(path.resolve()))}/></asset><worldbody>'
         '<geom type="mesh" mesh="mesh" contype="0" conaffinity="0"/></worldbody></mujoco>'
     )
+    if not model.nmeshface:
+        raise ValueError("it holds no faces")
     # MuJoCo moves a mesh into its principal axes of inertia; this moves it back.
     rotation = np.zeros(9)
     mujoco.mju_quat2Mat(rotation, model.mesh_quat[0])

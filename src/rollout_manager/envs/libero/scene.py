@@ -70,6 +70,7 @@ class LiberoScene:
         # They read forces, which nobody here looks at and no motion depends on.
         self.model.opt.disableflags |= self._mujoco.mjtDisableBit.mjDSBL_SENSOR
         self._physics = Physics(self.problem)
+        self.problem.sim.reset = self._clear
         self._settled: dict[int, _Settled] = {}
 
     @cached_property
@@ -170,6 +171,11 @@ class LiberoScene:
         if self.data.ncon:
             np.random.set_state(numbers)
             self._reset_problem()
+
+    def _clear(self) -> None:
+        """MuJoCo's reset and a forward pass, which is how robosuite leaves a simulation that it has built anew."""
+        self._mujoco.mj_resetData(self.model, self.data)
+        self._mujoco.mj_forward(self.model, self.data)
 
     def _reset_problem(self) -> None:
         """Raises: SimulatorError: the objects do not find their places."""
