@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Adds LIBERO to .venv, which is set up first where it is not (ENCORE_PYTHON, ENCORE_APT: see setup.sh). Running it
-# again costs a fraction of a second when nothing changed.
+# again costs a second when nothing changed.
 # What pip would install along with hf-libero (robomimic, torchvision, a CUDA build of torch: gigabytes) is not needed.
 # So LIBERO's own packages come without their dependencies, and those that are needed by setup.py's extra `libero`.
 set -euo pipefail
@@ -30,7 +30,7 @@ packages=(hf-libero robosuite bddl)
 wanted=$(cat .venv/.encore-setup; sha256sum scripts/libero.sh)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && all_installed "${packages[@]}"; then exit 0; fi
 
-say "into .venv; the first time takes a minute or two"
+say "into .venv; the first time takes some minutes: 260 MB to download"
 rm -f "$stamp"
 pip install -c constraints.txt -e '.[libero]'
 # bddl has to be built; with the setuptools of .venv, so that this goes on working when a newer one no longer can.
