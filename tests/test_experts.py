@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rollout_manager.drivers import ExpertDriver
 from rollout_manager.envs.registry import make_env
 from rollout_manager.exceptions import SimulatorError
-from rollout_manager.experts.expert import ActionNoise, make_expert
+from rollout_manager.experts.expert import ActionNoise, NoiseShape, make_expert
 from rollout_manager.rollout import DecisionLog, new_header, run_episode
 from vla_policy_node.spec import load_spec
 
@@ -49,6 +49,16 @@ def test_noise_has_the_deviation_and_the_correlation_that_are_asked_for() -> Non
         assert drawn.std(axis=0) == pytest.approx(0.2, rel=0.05)
         neighbours = (drawn[1:] * drawn[:-1]).mean(axis=0) / drawn.var(axis=0)
         assert neighbours == pytest.approx(correlation, abs=0.03)
+
+
+def test_noise_can_fade_with_the_hand_and_spare_dimensions() -> None:
+    noise = ActionNoise(SPEC, 0.2, shape=NoiseShape((1.0, 1.0, 0.5, 0.0), with_speed=True))
+    noise.reset(7)
+    still = noise.apply(np.array([0, 0, 0, 1], np.float32))
+    assert still.tolist() == [0, 0, 0, 1], "a hand that stands gets none, the gripper does not count as motion"
+    half = np.array([0.5, 0, 0, -1], np.float32)
+    drawn = np.array([noise.apply(half) - half for _ in range(20000)])
+    assert drawn.std(axis=0) == pytest.approx([0.1, 0.1, 0.05, 0.0], rel=0.05)
 
 
 @given(st.integers(0, 2**31), st.floats(0, 2), st.floats(0, 0.99), st.lists(st.floats(-1, 1), min_size=4, max_size=4))

@@ -9,7 +9,7 @@ from rclpy.node import Node
 from std_srvs.srv import SetBool
 
 from rollout_manager.exceptions import RolloutError
-from rollout_manager.experts.expert import EXPERTS, ActionNoise, make_expert
+from rollout_manager.experts.expert import EXPERTS, expert_noise, make_expert
 from rollout_manager.simulation import state_stamp
 from vla_policy_node.commands import action_to_message, chunk_to_message
 from vla_policy_node.exceptions import PolicyNodeError
@@ -94,7 +94,9 @@ class ExpertNode:
         if not request.data:
             return response
         try:
-            self._noise = ActionNoise(self._spec, self._get("exploration"), self._get("noise_correlation"))
+            self._noise = expert_noise(
+                self._get("environment"), self._spec, self._get("exploration"), self._get("noise_correlation")
+            )
             self._noise.reset(self._get("episode_seed"))
             self._expert.reset(self._get("task"), self._get("seed"))
         except RolloutError as error:

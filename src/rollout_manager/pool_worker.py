@@ -15,7 +15,7 @@ from rollout_manager.env import Env
 from rollout_manager.envs.registry import make_env
 from rollout_manager.episode import EpisodeHeader
 from rollout_manager.exceptions import SimulatorError
-from rollout_manager.experts.expert import ActionNoise, Expert, make_expert
+from rollout_manager.experts.expert import Expert, expert_noise, make_expert
 from rollout_manager.pool import EpisodeRequest
 from rollout_manager.rollout import (
     Decision,
@@ -136,7 +136,7 @@ class Worker:
         if request.driver == "none":
             return NoDriver(safety), ""
         if request.driver == "expert":
-            noise = ActionNoise(env.spec, request.exploration, request.noise_correlation)
+            noise = expert_noise(request.environment, env.spec, request.exploration, request.noise_correlation)
             return ExpertDriver(self._expert(request.environment), noise), ""
         from vla_policy_node.exploration import Explore
 
