@@ -26,7 +26,8 @@ vectors = st.tuples(*[st.floats(-1.0, 1.0)] * 3).filter(lambda v: np.linalg.norm
 
 
 def box(*half: float, at: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Float64Array:
-    return surface_points(Shape("box", np.array(half))) + np.array(at)
+    points: Float64Array = surface_points(Shape("box", np.array(half))) + np.array(at)
+    return points
 
 
 def nothing() -> Float64Array:

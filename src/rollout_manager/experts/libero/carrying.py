@@ -62,10 +62,13 @@ class Placing:
 
     goal_frame: Frame
     """Of the thing, where it is let go."""
+    hand_rotation: Float64Array
+    """Of the hand then, shape (3, 3)."""
     entry: Float64Array
     """Direction of the last straight stretch, shape (3,)."""
     distance: float
     """Its length, in m."""
+    cost: float
 
 
 def choose(world: World, imagination: Imagination, goal: Goal, failed: Sequence[Frame] = ()) -> Carry:
@@ -82,42 +85,66 @@ def choose(world: World, imagination: Imagination, goal: Goal, failed: Sequence[
     if not places:
         raise ImpossibleError(f"no free place for {name} where ({' '.join(goal)}) would hold")
     thing = world.frame(name)
-    tried = 0
-    for lean in _leans():
+    tried, best, least = 0, None, np.inf
+    for least_cost, lean in _leans():
+        if least_cost >= least:
+            break
         for grasp in islice(_usable(world, imagination, name, lean, failed), GRASPS_TRIED):
+            if grasp.cost >= least:
+                break
             tried += 1
             held = Held(name, grasp.hand.inverse() @ thing)
-            placing = find_placing(world, imagination, goal, held, places)
+            placing = find_placing(world, imagination, goal, held, places, least - grasp.cost)
             if placing is not None:
-                return Carry(grasp, placing)
+                best, least = Carry(grasp, placing), grasp.cost + placing.cost
+    if best is not None:
+        return best
     if not tried:
         raise ImpossibleError(f"no grasp of {name} is within reach")
     raise ImpossibleError(f"none of {tried} grasps of {name} can bring it to where ({' '.join(goal)}) would hold")
 
 
 def find_placing(
-    world: World, imagination: Imagination, goal: Goal, held: Held, places: Sequence[Placement]
+    world: World,
+    imagination: Imagination,
+    goal: Goal,
+    held: Held,
+    places: Sequence[Placement],
+    limit: float = np.inf,
 ) -> Placing | None:
-    """The first of some places to which a thing can be brought as it is held, let go as low as can be."""
+    """The cheapest way, below a limit, to one of some places as a thing is held; it is let go as low as can be."""
     hand_in_thing = held.in_hand.inverse()
     axes = target(world, goal).rotation
     ends = sorted(
-        ((place.cost + DROP_COST * drop, place.frame.shifted(drop * UP)) for place in places for drop in DROPS),
+        (
+            (place.cost + DROP_COST * drop, place.frame.shifted(drop * UP))
+            for place in places
+            for drop in DROPS
+            if drop <= max(DROPS[0], place.headroom)
+        ),
         key=lambda end: end[0],
     )
-    for _, frame in ends[:ENDS_TRIED]:
-        arm = imagination.reach(frame @ hand_in_thing)
+    for cost, frame in ends[:ENDS_TRIED]:
+        if cost >= limit:
+            return None
+        hand = frame @ hand_in_thing
+        arm = imagination.reach(hand)
         if arm is None or imagination.collides(arm, held):
             continue
         for entry, distances in _entries(axes):
-            if clear(imagination, backed(frame @ hand_in_thing, entry, distances), arm, held):
-                return Placing(frame, entry, distances[-1])
+            if clear(imagination, backed(hand, entry, distances), arm, held):
+                return Placing(frame, hand.rotation, entry, distances[-1], cost)
     return None
+
+
+def hand_for(position: Float64Array, rotation: Float64Array, held: Held) -> Frame:
+    """Where the hand, turned so, brings the origin of what it holds to a position, shape (3,)."""
+    return Frame(position - rotation @ held.in_hand.position, rotation)
 
 
 def can_place(imagination: Imagination, held: Held, placing: Placing) -> bool:
     """Whether a thing can be brought there as it is held."""
-    hand = placing.goal_frame @ held.in_hand.inverse()
+    hand = hand_for(placing.goal_frame.position, placing.hand_rotation, held)
     distances = (placing.distance / 2, placing.distance)
     return clear(imagination, backed(hand, placing.entry, distances), None, held)
 
@@ -133,23 +160,23 @@ def _entries(rotation: Float64Array) -> Iterator[tuple[Float64Array, tuple[float
             yield -level, BESIDE
 
 
-def _leans() -> list[list[tuple[Float64Array, float]]]:
-    """Ways to turn the hand, each with its cost: pointing down, and then leaning more and more."""
-    down = [(top_down(yaw), YAW_COST * abs(yaw) / (np.pi / 2)) for yaw in YAWS]
-    return [
-        down,
-        *(
-            [(rotation, TILT_COST * tilt / (np.pi / 2)) for azimuth in AZIMUTHS for rotation in tilted(tilt, azimuth)]
-            for tilt in TILTS
-        ),
-    ]
+Lean = Sequence[tuple[Float64Array, float]]
+"""Ways to turn the hand, each with its cost."""
+
+
+def _leans() -> Iterator[tuple[float, Lean]]:
+    """Ways to turn the hand: pointing down, and then leaning more and more; the least that each lot costs with it."""
+    yield 0.0, [(top_down(yaw), YAW_COST * abs(yaw) / (np.pi / 2)) for yaw in YAWS]
+    for tilt in TILTS:
+        cost = TILT_COST * tilt / (np.pi / 2)
+        yield cost, [(rotation, cost) for azimuth in AZIMUTHS for rotation in tilted(tilt, azimuth)]
 
 
 def _usable(
     world: World,
     imagination: Imagination,
     name: str,
-    lean: Sequence[tuple[Float64Array, float]],
+    lean: Lean,
     failed: Sequence[Frame],
 ) -> Iterator[Grasp]:
     """Grasps of a thing that the hand can reach without meeting anything, the cheapest first."""
@@ -170,7 +197,7 @@ def _usable(
             return
 
 
-def _candidates(world: World, name: str, lean: Sequence[tuple[Float64Array, float]]) -> list[Grasp]:
+def _candidates(world: World, name: str, lean: Lean) -> list[Grasp]:
     """Grasps with the hand turned in some ways, by the thing's shape and what is near it; the cheapest first."""
     rng = np.random.default_rng(0)
     points = _thinned(world.object_cloud(name), rng)

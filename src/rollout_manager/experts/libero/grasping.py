@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from rollout_manager.experts.libero.frames import UP, Frame, rotation_about, unit
 from vla_policy_node.observation import Float64Array
@@ -21,10 +22,15 @@ OPEN_FINGERS = (0.036, 0.062)
 DEPTHS = (0.02, 0.03, 0.012)
 """How far the pads go past the near side of what they hold, in m."""
 CANDIDATES = 60
+ROOM = 0.06
+"""More room beside the hand, in m, is no better."""
+OFF_CENTRE_COST, DEPTH_COST, WIDTH_COST, CROWD_COST, SLANT_COST = 4.0, 2.0, 0.5, 2.0, 12.0
+"""What a metre costs: off the thing's middle, off the best depth, of width, of room that lacks, of slanting sides."""
+SLANT_MOST = 0.03
 
 YAWS = np.deg2rad(np.arange(-90, 90, 15))
 TILTS = np.deg2rad((25.0, 45.0, 65.0, 90.0))
-AZIMUTHS = np.deg2rad(np.arange(0, 360, 30))
+AZIMUTHS = np.deg2rad(np.arange(0, 360, 45))
 
 
 @dataclass(frozen=True)
@@ -98,29 +104,54 @@ def _at_depth(
     # The fingers' ends must not reach beyond the thing: it may lie on something.
     reach = np.minimum(top + depth, mine[:, 2].max() - TIP)
     past = mine[None, :, 2] - reach[:, None]
-    between = strip & (past > PAD[0]) & (past < PAD[1]) & (np.abs(closing) < 0.036)
-    low = np.where(between, mine[None, :, 0], np.inf).min(axis=1)
-    high = np.where(between, mine[None, :, 0], -np.inf).max(axis=1)
-    usable = np.isfinite(top) & (between.sum(axis=1) >= 3)
-    low, high = np.where(usable, low, 0.0), np.where(usable, high, np.inf)
-    width, middle = high - low, low + np.where(usable, high - low, 0.0) / 2
-    beside = np.abs(mine[None, :, 0] - middle[:, None])
+    between = strip & (past > PAD[0]) & (past < PAD[1]) & (np.abs(closing) < OPEN_FINGERS[0])
+    rows = np.flatnonzero(np.isfinite(top) & (between.sum(axis=1) >= 3))
+    between, across, past = between[rows], across[rows], past[rows]
+    low, high = _extent(mine[:, 0], between)
+    beside = np.abs(mine[None, :, 0] - (low + high)[:, None] / 2)
     finger = (np.abs(across) < 0.013) & (beside > OPEN_FINGERS[0]) & (beside < OPEN_FINGERS[1])
-    in_the_way = finger & (past > -0.06) & (past < TIP)
-    usable &= (width <= WIDEST) & ~in_the_way.any(axis=1)
+    fits = (high - low <= WIDEST) & ~(finger & (past > -0.06) & (past < TIP)).any(axis=1)
+    slant = _slant(mine[:, 0], between[fits], across[fits], past[fits])
     found = []
-    for k in np.flatnonzero(usable):
-        at = np.array([middle[k], places[k, 1], reach[k]])
-        cost = 4 * np.hypot(*(at - centre)[:2]) + 2 * abs(depth - DEPTHS[0]) + 0.5 * width[k] - 2 * _room(others, at)
-        found.append(Grasp(Frame(rotation @ at, rotation), float(width[k]), float(cost)))
+    for row, left, right, slanted in zip(rows[fits], low[fits], high[fits], slant, strict=True):
+        at = np.array([(left + right) / 2, places[row, 1], reach[row]])
+        off_centre, width = float(np.hypot(*(at - centre)[:2])), float(right - left)
+        cost = OFF_CENTRE_COST * off_centre + DEPTH_COST * abs(depth - DEPTHS[0]) + WIDTH_COST * width
+        cost += SLANT_COST * float(slanted) + CROWD_COST * (ROOM - _room(others, at))
+        found.append(Grasp(Frame(rotation @ at, rotation), width, cost))
     return found
 
 
+Mask = npt.NDArray[np.bool_]
+
+
+def _extent(closing: Float64Array, chosen: Mask) -> tuple[Float64Array, Float64Array]:
+    """The least and the greatest of `closing`, shape (N,), among the points that each row of `chosen` chooses."""
+    low = np.where(chosen, closing, np.inf).min(axis=1)
+    high = np.where(chosen, closing, -np.inf).max(axis=1)
+    return np.where(np.isfinite(low), low, 0.0), np.where(np.isfinite(high), high, 0.0)
+
+
+def _slant(closing: Float64Array, between: Mask, across: Float64Array, past: Float64Array) -> Float64Array:
+    """How far what is held is from having two parallel sides square to the fingers, in m over a finger's width.
+
+    A wedge slides out to its narrow side, least where that is the hand's side; sides that slant alike turn the thing.
+    """
+    middle = (PAD[0] + PAD[1]) / 2
+    left, right = _extent(closing, between & (across < 0)), _extent(closing, between & (across >= 0))
+    near, far = _extent(closing, between & (past < middle)), _extent(closing, between & (past >= middle))
+    sideways = np.abs((left[1] - left[0]) - (right[1] - right[0]))
+    downward = np.maximum(0.0, (near[1] - near[0]) - (far[1] - far[0]))
+    turned = np.abs((left[0] + left[1]) - (right[0] + right[1])) / 2
+    slant: Float64Array = np.minimum(SLANT_MOST, sideways + downward + 0.5 * turned)
+    return slant
+
+
 def _room(others: Float64Array, at: Float64Array) -> float:
-    """How far other things keep from the hand at `at`, all in the hand's axes; 0.06 m are as good as any more."""
+    """How far other things keep from the hand at `at`, all in the hand's axes, up to `ROOM`."""
     beside = others[others[:, 2] < at[2] + 0.01]
     if not len(beside):
-        return 0.06
+        return ROOM
     closing = np.maximum(0.0, np.abs(beside[:, 0] - at[0]) - 0.06)
     across = np.maximum(0.0, np.abs(beside[:, 1] - at[1]) - 0.02)
-    return float(min(0.06, np.hypot(closing, across).min()))
+    return float(min(ROOM, np.hypot(closing, across).min()))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from rollout_manager.envs.rendering import import_mujoco
 from rollout_manager.experts.libero.frames import Frame, rotation_vector
@@ -19,6 +20,10 @@ LIMIT_MARGIN = 0.05
 POSTURE_GAIN = 0.1
 OPEN = 0.04
 """Where a finger's joint is when the hand is open, in m."""
+TOUCH = -0.001
+"""Less deep in each other things only touch, in m."""
+
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -85,34 +90,38 @@ class Imagination:
         return None
 
     def collides(
-        self, arm: Float64Array, held: Held | None = None, opening: float = OPEN, depth: float = 0.001
+        self, arm: Float64Array, held: Held | None = None, opening: float = OPEN, clearance: float = TOUCH
     ) -> bool:
-        """Whether the robot, or what it holds, would be in something else by more than `depth` metres.
+        """Whether the arm, or what it holds, would be nearer to something else than `clearance`.
 
-        Args: arm: joint angles, shape (7,); held: goes where the hand goes; opening: of each finger in m.
+        Args:
+            arm: joint angles, shape (7,).
+            held: goes where the hand goes.
+            opening: of each finger, in m.
+            clearance: in m; below 0 things may be in each other so far.
         """
         data, world = self._data, self._world
         data.qpos[world.arm_qpos] = arm
         data.qpos[world.finger_qpos] = opening, -opening
         self._mujoco.mj_kinematics(self._model, data)
-        moved = world.robot_geoms
+        moved = world.moving_geoms
         if held is not None:
             hand = Frame(data.site_xpos[world.hand_site].copy(), data.site_xmat[world.hand_site].reshape(3, 3).copy())
             self._put(held.name, hand @ held.in_hand)
             moved = moved | self._mine(held.name)
-        found = self._meet(moved, depth)
+        found = self._meet(moved, clearance)
         if held is not None:
             self._put(held.name, world.frame(held.name))
         return found
 
-    def object_collides(self, name: str, frame: Frame, depth: float = 0.001) -> bool:
+    def object_collides(self, name: str, frame: Frame, clearance: float = 0.0) -> bool:
         """Whether an object at `frame`, with no hand around it, would be in something other than the robot."""
         self._put(name, frame)
-        found = self._meet(self._mine(name), depth, ignored=self._world.robot_geoms)
+        found = self._meet(self._mine(name), clearance, ignored=self._world.robot_geoms)
         self._put(name, self._world.frame(name))
         return found
 
-    def _mine(self, name: str) -> "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]":
+    def _mine(self, name: str) -> Mask:
         mask = np.zeros(self._model.ngeom, bool)
         mask[self._world.geoms(self._world.body(name))] = True
         return mask
@@ -125,14 +134,13 @@ class Imagination:
         self._data.qpos[first : first + 7] = np.concatenate([frame.position, quaternion])
         self._mujoco.mj_kinematics(self._model, self._data)
 
-    def _meet(
-        self,
-        moved: "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]",
-        depth: float,
-        ignored: "np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None" = None,
-    ) -> bool:
-        data = self._data
+    def _meet(self, moved: Mask, clearance: float, ignored: Mask | None = None) -> bool:
+        data, option = self._data, self._model.opt
+        flags, margin = option.enableflags, option.o_margin
+        if clearance > 0:  # MuJoCo tells of pairs this near that do not touch yet.
+            option.enableflags, option.o_margin = flags | self._mujoco.mjtEnableBit.mjENBL_OVERRIDE, clearance
         self._mujoco.mj_collision(self._model, data)
+        option.enableflags, option.o_margin = flags, margin
         contact = data.contact
         if not len(contact.dist):
             return False
@@ -140,4 +148,4 @@ class Imagination:
         across = moved[pairs[:, 0]] != moved[pairs[:, 1]]
         if ignored is not None:
             across &= ~ignored[pairs].any(axis=1)
-        return bool((across & (contact.dist < -depth)).any())
+        return bool((across & (contact.dist < clearance)).any())

@@ -24,7 +24,7 @@ GRIPPER_STEPS = 8
 FULL_STEP, FULL_TURN = 0.05, 0.5
 """What an action of 1 displaces (m) and turns (rad) the goal of the controller."""
 GAIN, TURN_GAIN = 1.6, 1.2
-MOST_TURN = 0.5
+MOST_TURN = 0.8
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,10 @@ EXACT = Way(within=0.004, speed=0.5, steps=40, stall=0.0005)
 def action_towards(hand: Frame, target: Frame, grip: float, speed: float = 1.0) -> Float64Array:
     """The action, shape (7,), that takes the hand towards a pose."""
     move = (target.position - hand.position) / FULL_STEP * GAIN
-    largest = float(np.abs(move).max())
-    if largest > speed:
-        move = move * (speed / largest)
     turn = rotation_vector(target.rotation @ hand.rotation.T) / FULL_TURN * TURN_GAIN
-    return np.concatenate([move, np.clip(turn, -MOST_TURN, MOST_TURN), [grip]])
+    # Slowed down alike, so that the hand turns as it goes and keeps to the straight way between two poses.
+    share = min(1.0, speed / max(float(np.abs(move).max()), 1e-9), MOST_TURN / max(float(np.abs(turn).max()), 1e-9))
+    return np.concatenate([share * move, share * turn, [grip]])
 
 
 def go(world: World, target: Frame | Callable[[], Frame], grip: float, way: Way = Way()) -> Motion[bool]:

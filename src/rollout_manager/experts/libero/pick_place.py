@@ -1,5 +1,6 @@
 """Taking a thing and putting it where a goal wants it."""
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -11,8 +12,9 @@ from rollout_manager.experts.libero.carrying import (
     can_place,
     choose,
     find_placing,
+    hand_for,
 )
-from rollout_manager.experts.libero.frames import Frame
+from rollout_manager.experts.libero.frames import Frame, angle_between
 from rollout_manager.experts.libero.grasping import Grasp
 from rollout_manager.experts.libero.imagination import Held, Imagination
 from rollout_manager.experts.libero.motion import (
@@ -29,6 +31,7 @@ from rollout_manager.experts.libero.motion import (
 from rollout_manager.experts.libero.placing import placements
 from rollout_manager.experts.libero.routes import raised, route
 from rollout_manager.experts.libero.world import Goal, World
+from vla_policy_node.observation import Float64Array
 
 PREGRASP = 0.08
 """From here the hand goes straight to a grasp, in m."""
@@ -39,6 +42,8 @@ LEAST_GAP = 0.0025
 """Closer together the fingers hold nothing, in m."""
 SLIPPED = 0.04
 """A thing that moved further in the hand was lost, in m."""
+HANGS = 0.35
+"""A thing that turned more in the hand, in rad, hangs from it."""
 RETREAT = 0.1
 
 
@@ -60,16 +65,31 @@ def carry(world: World, imagination: Imagination, goal: Goal, failed: list[Frame
     if not world.held(name):
         yield from let_go(world)
         choice = choose(world, imagination, goal, failed)
+        wanted = choice.grasp.hand.inverse() @ world.frame(name)
         yield from pick(world, imagination, name, choice.grasp, failed)
-        placing = choice.placing
+        placing = _straightened(choice.placing, wanted, _held(world, name))
     imagination.refresh()
-    held = Held(name, world.hand.inverse() @ world.frame(name))
+    held = _held(world, name)
     if placing is None or not can_place(imagination, held, placing):
         places = list(islice(placements(world, imagination, goal), PLACES_TRIED))
         placing = find_placing(world, imagination, goal, held, places) or placing
     if placing is None:
         raise ImpossibleError(f"{name} cannot be brought to where ({' '.join(goal)}) would hold as it is held")
     yield from place(world, imagination, name, placing)
+
+
+def _held(world: World, name: str) -> Held:
+    return Held(name, world.hand.inverse() @ world.frame(name))
+
+
+def _straightened(placing: Placing, wanted: Frame, held: Held) -> Placing:
+    """The hand turned so that the thing comes to its place as it should, though it turned a little when it was taken.
+
+    Where it turned much it hangs, and would go on hanging however the hand is turned.
+    """
+    if angle_between(wanted.rotation, held.in_hand.rotation) > HANGS:
+        return placing
+    return replace(placing, hand_rotation=placing.goal_frame.rotation @ held.in_hand.rotation.T)
 
 
 def let_go(world: World) -> Motion[None]:
@@ -127,18 +147,17 @@ def place(world: World, imagination: Imagination, name: str, placing: Placing) -
     Raises:
         LostError: it slipped on the way.
     """
-    held = Held(name, world.hand.inverse() @ world.frame(name))
+    held = _held(world, name)
+    there = placing.goal_frame.position
 
-    def hand_for(thing: Frame) -> Frame:
-        return thing @ (world.frame(name).inverse() @ world.hand)
+    def hand_at(position: Float64Array) -> Frame:
+        return hand_for(position, placing.hand_rotation, _held(world, name))
 
-    before = placing.goal_frame.shifted(-placing.distance * placing.entry)
-    yield from travel(world, imagination, hand_for(before), CLOSE, held, Way(within=0.02, turned=0.2))
+    before = there - placing.distance * placing.entry
+    yield from travel(world, imagination, hand_at(before), CLOSE, held, Way(within=0.02, turned=0.2))
     _check_held(world, held)
-    yield from go(world, lambda: hand_for(before), CLOSE, Way(within=0.008, steps=60))
-    yield from go(
-        world, lambda: hand_for(placing.goal_frame), CLOSE, Way(within=0.006, speed=0.5, steps=70, stall=0.0006)
-    )
+    yield from go(world, lambda: hand_at(before), CLOSE, Way(within=0.008, steps=60))
+    yield from go(world, lambda: hand_at(there), CLOSE, Way(within=0.006, speed=0.5, steps=70, stall=0.0006))
     _check_held(world, held)
     yield from hold(OPEN, 6)
     yield from retreat(world, 0.12)
@@ -146,6 +165,7 @@ def place(world: World, imagination: Imagination, name: str, placing: Placing) -
 
 
 def _check_held(world: World, held: Held) -> None:
-    now = world.hand.inverse() @ world.frame(held.name)
-    if float(np.linalg.norm(now.position - held.in_hand.position)) > SLIPPED or world.opening < LEAST_GAP:
+    now = _held(world, held.name)
+    moved = float(np.linalg.norm(now.in_hand.position - held.in_hand.position))
+    if world.opening < LEAST_GAP or (moved > SLIPPED and not world.held(held.name)):
         raise LostError(f"{held.name} slipped on the way")

@@ -23,6 +23,9 @@ TURN_COST = 0.25
 """For half a turn."""
 OFFSET_COST = 3.0
 """A metre off the middle."""
+GAPS, TIGHT_COST = (0.004, 0.01), 0.15
+"""What a place costs for each of these distances, in m, that it does not keep from what stands beside it."""
+MOST_HEADROOM = 0.16
 Holds = Callable[[Float64Array], bool]
 
 
@@ -32,6 +35,8 @@ class Placement:
 
     frame: Frame
     cost: float
+    headroom: float
+    """How far above it the thing may be let go and falls there freely, in m."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ def _on_object(world: World, name: str, place: str) -> Target:
 
 
 def placements(world: World, imagination: Imagination, goal: Goal) -> Iterator[Placement]:
-    """Poses of the thing of a goal that are free, rest on something and make the goal hold; best first.
+    """Poses of the thing of a goal that are free, rest on something and make the goal hold; roughly the best first.
 
     They are found as they are asked for: each takes a dozen collision checks.
     """
@@ -94,7 +99,10 @@ def placements(world: World, imagination: Imagination, goal: Goal) -> Iterator[P
         bottom = float((local @ rotation.T)[:, 2].min())
         frame = _rest(imagination, name, rotation, place, bottom, wanted)
         if frame is not None:
-            yield Placement(frame, cost)
+            tight = TIGHT_COST * sum(
+                imagination.object_collides(name, frame.shifted((gap + FINEST) * UP), gap) for gap in GAPS
+            )
+            yield Placement(frame, cost + tight, _headroom(imagination, name, frame))
 
 
 def _poses(present: Float64Array, wanted: Target) -> Iterator[tuple[float, Float64Array, Float64Array]]:
@@ -159,15 +167,22 @@ def _rest(
         return Frame(np.array([place[0], place[1], lowest - bottom]), rotation)
 
     free: float | None = None
-    for lowest in np.arange(wanted.high, wanted.low, -LEVEL):
-        if not imagination.object_collides(name, at(float(lowest)), 0.0):
+    for lowest in np.arange(wanted.high, wanted.low - 2 * LEVEL, -LEVEL):
+        if not imagination.object_collides(name, at(float(lowest))):
             free = float(lowest)
         elif free is not None:
-            frame = at(_halve(free, float(lowest), lambda height: imagination.object_collides(name, at(height), 0.0)))
+            frame = at(_halve(free, float(lowest), lambda height: imagination.object_collides(name, at(height))))
             if wanted.holds(frame.position):
                 return frame
             free = None  # It would rest on the shelf above, say.
     return None
+
+
+def _headroom(imagination: Imagination, name: str, frame: Frame) -> float:
+    free = 0.0
+    while free < MOST_HEADROOM and not imagination.object_collides(name, frame.shifted((free + LEVEL) * UP)):
+        free += LEVEL
+    return free
 
 
 def _halve(free: float, blocked: float, collides: Callable[[float], bool]) -> float:

@@ -6,13 +6,15 @@ from itertools import pairwise
 import numpy as np
 
 from rollout_manager.experts.libero.frames import UP, Frame, angle_between, between
-from rollout_manager.experts.libero.imagination import OPEN, Held, Imagination
+from rollout_manager.experts.libero.imagination import OPEN, TOUCH, Held, Imagination
 from vla_policy_node.observation import Float64Array
 
 SPACING, TURN_SPACING = 0.04, 0.35
 """Between the poses of a way that are checked: m, rad."""
 RISES = (0.0, 0.06, 0.12, 0.2)
 """How far above the higher of its ends a way around may lead, in m."""
+CLEARANCES = (0.02, 0.008, TOUCH)
+"""How far a way keeps from things, in m: the first for which there is one."""
 
 
 def along(first: Frame, second: Frame) -> Iterator[Frame]:
@@ -30,18 +32,19 @@ def clear(
     start: Float64Array | None = None,
     held: Held | None = None,
     opening: float = OPEN,
+    clearance: float = TOUCH,
 ) -> bool:
     """Whether the hand can be at all poses of a way, straight lines between them, and meets nothing there.
 
     Args: start: joint angles from which the first pose is reached, shape (7,); the present ones without.
     """
     arm = imagination.reach(way[0], start)
-    if arm is None or imagination.collides(arm, held, opening):
+    if arm is None or imagination.collides(arm, held, opening, clearance):
         return False
     for first, second in pairwise(way):
         for pose in along(first, second):
             arm = imagination.reach(pose, arm)
-            if arm is None or imagination.collides(arm, held, opening):
+            if arm is None or imagination.collides(arm, held, opening, clearance):
                 return False
     return True
 
@@ -61,10 +64,12 @@ def route(
             for frame in (start, goal)
         )
         ways.append([up, over, goal])
-    for way in ways:
-        # Where the hand is now it may touch what it has just let go.
-        if clear(imagination, [*list(along(start, way[0]))[:1], *way], None, held, opening):
-            return way
+    for clearance in CLEARANCES:
+        for way in ways:
+            # Where the hand is now it may touch what it has just let go.
+            first = next(along(start, way[0]))
+            if clear(imagination, [first, *way], None, held, opening, clearance):
+                return way
     return ways[-1]
 
 

@@ -15,6 +15,8 @@ Goal = tuple[str, ...]
 """A predicate and what it is about, as in the BDDL file: ("on", "akita_black_bowl_1", "plate_1")."""
 
 ROBOT_PREFIXES = ("robot0", "gripper0", "mount0")
+STANDING = ("mount0", "robot0_base", "robot0_link0", "robot0_link1")
+"""Parts of the robot that stay where they are."""
 ARM_JOINTS = tuple(f"robot0_joint{i}" for i in range(1, 8))
 FINGER_JOINTS = ("gripper0_finger_joint1", "gripper0_finger_joint2")
 PADS = ("gripper0_finger1_pad_collision", "gripper0_finger2_pad_collision")
@@ -53,6 +55,8 @@ class World:
         bodies = [model.body(b).name for b in range(model.nbody)]
         self.robot_bodies = {b for b, name in enumerate(bodies) if name.startswith(ROBOT_PREFIXES)}
         self.robot_geoms = np.isin(model.geom_bodyid, list(self.robot_bodies))
+        still = [b for b in self.robot_bodies if bodies[b].startswith(STANDING)]
+        self.moving_geoms = self.robot_geoms & ~np.isin(model.geom_bodyid, still)
         self._points = {g: surface_points(shape) for g in range(model.ngeom) if (shape := _shape(mujoco, model, g))}
         self._geoms: dict[int, list[int]] = {}
         self.arm_qpos = np.array([model.joint(name).qposadr[0] for name in ARM_JOINTS])
