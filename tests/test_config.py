@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trainer.bc import BehaviourCloningConfig
@@ -116,6 +116,7 @@ def test_values_out_of_range_are_refused_by_file_and_by_option(tmp_path: Path) -
     tasks=st.lists(st.text(max_size=8), max_size=3),
     progress=st.floats(0, 1),
 )
+@example(steps=1, rate=1.0, tasks=["\x85"], progress=0.0)  # A line break to YAML, unless it is escaped.
 def test_a_saved_configuration_reads_back_equal(
     tmp_path_factory: pytest.TempPathFactory, steps: int, rate: float, tasks: list[str], progress: float
 ) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rollout_manager.drivers import ExpertDriver, NoDriver, PolicyDriver
-from rollout_manager.env import StepResult
+from rollout_manager.env import Landmarks, StepResult
 from rollout_manager.envs.metaworld import MetaWorldEnv
 from rollout_manager.episode import Ending, EpisodeHeader, Outcome
 from rollout_manager.exceptions import RolloutError, SimulatorError
@@ -109,6 +109,9 @@ class Counter:
 
     def privileged_state(self) -> Float64Array:
         return np.array([float(self.count)])
+
+    def landmarks(self) -> Landmarks:
+        return Landmarks({}, {})
 
     def versions(self) -> dict[str, str]:
         return {"counter": "1"}

@@ -44,7 +44,7 @@ def save_config(config: object, path: Path) -> None:
     """Write the resolved configuration as YAML that `load_config` reads back equal; atomic."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
+    temporary.write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
     temporary.replace(path)
 
 
