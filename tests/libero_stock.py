@@ -58,6 +58,8 @@ class StockLibero:
 
     def step(self, action: Float64Array) -> tuple[Any, bool]:
         """The observation, and success as the benchmark reads it."""
+        if context := self.env.sim._render_context_offscreen:
+            context.gl_ctx.make_current()  # It takes no care of others', and would draw into theirs.
         observation, _, done, _ = self.env.step(action)
         return observation, bool(done)
 

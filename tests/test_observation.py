@@ -1,12 +1,22 @@
 """Assembling observations: the instant, the samples, and why there is none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vla_policy_node.exceptions import MessageError, SpecError
-from vla_policy_node.observation import Joints, Missing, Observation, ObservationBuffer, Pose, Readings
+from vla_policy_node.observation import (
+    Joints,
+    Missing,
+    Observation,
+    ObservationBuffer,
+    Pose,
+    Readings,
+    rotation_columns,
+)
 from vla_policy_node.spec import ActionDimension, CameraSpec, ProprioceptionField, RobotSpec
 
 MS = 1_000_000
@@ -180,3 +190,43 @@ def test_clear_forgets_samples_and_keeps_the_instruction() -> None:
     buffer.clear()
     assert isinstance(buffer.assemble(), Missing)
     assert buffer.instruction == "lift"
+
+
+ROTATION = replace(
+    SPEC,
+    cameras=(),
+    proprioception=tuple(ProprioceptionField(key, "ee_pose", key, "1") for key in ("r21", "r00", "qw", "x")),
+)
+
+
+def test_columns_of_a_quarter_turn_about_z_are_y_and_minus_x() -> None:
+    quarter = np.array([0.0, 0.0, np.sqrt(0.5), np.sqrt(0.5)])
+    assert rotation_columns(quarter) == pytest.approx([0, 1, 0, -1, 0, 0])
+
+
+@given(st.lists(st.floats(-1, 1), min_size=4, max_size=4).filter(lambda q: np.linalg.norm(q) > 0.1))
+def test_rotation_columns_are_those_of_a_rotation_whatever_the_quaternion_s_sign(q: list[float]) -> None:
+    first, second = rotation_columns(np.array(q)).reshape(2, 3)
+    assert np.linalg.norm(first) == pytest.approx(1)
+    assert np.linalg.norm(second) == pytest.approx(1)
+    assert first @ second == pytest.approx(0, abs=1e-9)
+    assert rotation_columns(-np.array(q)) == pytest.approx(np.concatenate([first, second]))
+    axis = np.array(q[:3])  # It is turned into itself.
+    assert np.stack([first, second, np.cross(first, second)], 1) @ axis == pytest.approx(axis, abs=1e-9)
+
+
+def test_a_spec_may_read_columns_of_the_pose_s_rotation_in_any_order() -> None:
+    buffer = ObservationBuffer(ROTATION)
+    buffer.instruction = "turn"
+    half_about_x = Pose(np.array([5.0, 6.0, 7.0]), np.array([2.0, 0.0, 0.0, 0.0]))
+    buffer.add_pose(0, half_about_x)
+    seen = buffer.assemble()
+    assert isinstance(seen, Observation)
+    np.testing.assert_array_equal(seen.proprioception, np.array([0, 1, 0, 5], np.float32))
+
+
+def test_the_zero_quaternion_is_refused_where_the_rotation_is_read() -> None:
+    nothing = Pose(np.zeros(3), np.zeros(4))
+    assert ObservationBuffer(SPEC).add_pose(0, nothing)
+    with pytest.raises(MessageError, match="zero quaternion"):
+        ObservationBuffer(ROTATION).add_pose(0, nothing)

@@ -42,8 +42,9 @@ TIME_LIMITS = {
 (experiments/robot/libero/run_libero_eval.py), which others follow. Settling is not counted."""
 
 LOOK_VARIABLE = "ENCORE_LIBERO_LOOK"
-SCENES_KEPT = 4
-"""Tasks kept set up at a time. To build one takes a second or two."""
+SCENES_KEPT = {"light": 8, "full": 2}
+"""Tasks kept set up at a time, by look. One takes 50 MB light, 250 MB full and more; to build one takes half a second,
+and some seconds more the first time that its models are made light."""
 
 
 class _Viewed:
@@ -194,7 +195,7 @@ class LiberoEnv:
 
     def _viewed(self, task: LiberoTask) -> _Viewed:
         if task.name not in self._scenes:
-            if len(self._scenes) >= SCENES_KEPT:
+            if len(self._scenes) >= SCENES_KEPT[self._look]:
                 self._scenes.popitem(last=False)[1].close()
             scene = LiberoScene(task, self._assets, self._look)
             self._scenes[task.name] = _Viewed(scene, self._views, self._look == "full")

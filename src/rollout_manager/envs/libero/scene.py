@@ -216,7 +216,7 @@ def check_seed(seed: int) -> None:
     """Raises: SimulatorError: a seed that is no initial state and samples none."""
     if not (0 <= seed < STATES or seed >= FIRST_SAMPLED_SEED):
         raise SimulatorError(
-            f"libero: seed {seed} is none; 0 to {STATES - 1} are the benchmark's initial states, "
+            f"libero: seed {seed} is out of range: 0 to {STATES - 1} are the benchmark's initial states, "
             f"{FIRST_SAMPLED_SEED} and more sample new placements"
         )
 
