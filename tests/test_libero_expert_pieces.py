@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_manager.experts.libero.articulation import handle_of
 from rollout_manager.experts.libero.frames import (
     UP,
     Frame,
@@ -15,6 +14,7 @@ from rollout_manager.experts.libero.frames import (
     rotation_vector,
 )
 from rollout_manager.experts.libero.grasping import WIDEST, grasps, hand_rotation, nearer_turn, tilted, top_down
+from rollout_manager.experts.libero.handles import handle_of
 from rollout_manager.experts.libero.knob import ridge
 from rollout_manager.experts.libero.motion import CLOSE, action_towards, hold
 from rollout_manager.experts.libero.plan import in_order

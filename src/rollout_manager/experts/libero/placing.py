@@ -15,8 +15,10 @@ ON_OBJECT = 0.02
 LEVEL = 0.01
 """Heights are tried at this spacing, in m, then halved down to `FINEST`."""
 FINEST = 0.001
-GRID = (0.0, 0.02, -0.02, 0.04, -0.04)
+GRID = (0.0, 0.02, -0.02, 0.04, -0.04, 0.06, -0.06)
 """Offsets from a region's middle that are tried, in m."""
+SPREAD = 0.055
+"""How far off the middle of a region things are best put of which several go there, in m."""
 TURNS = np.deg2rad(np.arange(-150, 181, 30))
 LIE_DOWN_COST = 0.6
 TURN_COST = 0.25
@@ -51,6 +53,8 @@ class Target:
     high: float
     """Heights between which the thing's lowest point may come to rest, in m."""
     offsets: tuple[float, ...]
+    spread: float
+    """How far off the middle a thing is best put, in m: other things may be to come."""
     holds: Holds
 
 
@@ -68,9 +72,10 @@ def target(world: World, goal: Goal) -> Target:
         return bool(check(frame.position, frame.rotation, origin))
 
     reach = half[2] + (0.02 if predicate == "in" else 0.12)
-    return Target(
-        frame.position, frame.rotation, frame.position[2] - half[2] - 0.03, frame.position[2] + reach, GRID, holds
-    )
+    shared = sum(other[0] == "on" and other[2] == place for other in world.goals) > 1
+    spread = SPREAD if shared else 0.0
+    middle = float(frame.position[2])
+    return Target(frame.position, frame.rotation, middle - half[2] - 0.03, middle + reach, GRID, spread, holds)
 
 
 def _on_object(world: World, name: str, place: str) -> Target:
@@ -82,7 +87,7 @@ def _on_object(world: World, name: str, place: str) -> Target:
         return bool(np.hypot(*aside) < ON_OBJECT and origin[2] >= frame.position[2])
 
     low, high = float(points[:, 2].min()), float(points[:, 2].max())
-    return Target(frame.position, frame.rotation, low, high + 0.03, (0.0, 0.01, -0.01), holds)
+    return Target(frame.position, frame.rotation, low, high + 0.03, (0.0, 0.01, -0.01), 0.0, holds)
 
 
 def placements(world: World, imagination: Imagination, goal: Goal) -> Iterator[Placement]:
@@ -111,7 +116,8 @@ def _poses(present: Float64Array, wanted: Target) -> Iterator[tuple[float, Float
         for rotation in rotations:
             turn = TURN_COST * angle_between(present, rotation) / np.pi + LIE_DOWN_COST * lies
             for offset in _offsets(wanted):
-                yield turn + OFFSET_COST * float(np.linalg.norm(offset)), rotation, offset
+                off = abs(float(np.linalg.norm(offset)) - wanted.spread)
+                yield turn + OFFSET_COST * off, rotation, offset
 
 
 def _offsets(wanted: Target) -> Iterator[Float64Array]:

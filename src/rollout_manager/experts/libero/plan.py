@@ -10,6 +10,7 @@ from rollout_manager.experts.libero.imagination import Imagination
 from rollout_manager.experts.libero.knob import turn_knob
 from rollout_manager.experts.libero.motion import KEEP, OPEN, Motion, Way, hold
 from rollout_manager.experts.libero.pick_place import LostError, carry, let_go, travel
+from rollout_manager.experts.libero.slide import slide
 from rollout_manager.experts.libero.world import Goal, World
 
 CARRY, SWITCH, JOINT = ("on", "in"), ("turnon", "turnoff"), ("open", "close")
@@ -82,7 +83,9 @@ class Plan:
 
     def _achieve(self, goal: Goal) -> Motion[None]:
         world, imagination = self._world, self._imagination
-        if goal[0] in CARRY:
+        if goal[0] == "on" and self._impossible[goal] == 1:  # It could not be carried.
+            yield from slide(world, imagination, goal)
+        elif goal[0] in CARRY:
             for closed in self._closed(goal):
                 yield from articulate(world, imagination, closed)
             yield from carry(world, imagination, goal, self._failed[goal[1]])
