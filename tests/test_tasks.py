@@ -8,7 +8,12 @@ from rollout_manager.exceptions import SimulatorError
 
 KITCHEN = {
     "small": ("open_the_top_drawer", "open_the_bottom_drawer"),
-    "large": ("SCENE1_put_the_bowl_on_the_plate", "SCENE2_put_the_bowl_on_the_plate", "turn_on_the_stove", "turn_on_the_stove_and_wait"),
+    "large": (
+        "SCENE1_put_the_bowl_on_the_plate",
+        "SCENE2_put_the_bowl_on_the_plate",
+        "turn_on_the_stove",
+        "turn_on_the_stove_and_wait",
+    ),
 }
 
 
