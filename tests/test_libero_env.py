@@ -1,6 +1,7 @@
 """LIBERO's physics and success are the stock's to the bit, resets leave nothing behind, pictures stand upright."""
 
 import os
+import pdb
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -331,6 +332,20 @@ def test_mistakes_are_named(env: LiberoEnv, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv(ASSETS_VARIABLE, str(tmp_path / "nowhere"))
     with pytest.raises(SimulatorError, match="nowhere"):
         LiberoEnv()
+
+
+def test_a_reset_that_fails_says_so_and_does_not_try_for_ever(env: LiberoEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    env.reset(STOVE, 0)
+    sampler, debugger = env._ready().scene.problem.placement_initializer, pdb.set_trace
+    monkeypatch.setattr(sampler, "sample", lambda: pdb.set_trace())  # As LIBERO does where a thing does not fit.
+    with pytest.raises(SimulatorError, match=f"{STOVE}: no free place .* in 20 tries: .* does not fit"):
+        env.reset(STOVE, 1234)
+    with pytest.raises(SimulatorError, match="no task is set up"):
+        env.step(OPEN)
+    assert pdb.set_trace is debugger
+    monkeypatch.undo()
+    env.reset(STOVE, 1234)
+    assert env.read().images["front"].std() > 15
 
 
 @pytest.mark.parametrize("action", [np.zeros(4, np.float32), np.array([0, np.nan, 0, 0, 0, 0, 1], np.float32)])

@@ -13,7 +13,8 @@ from rollout_manager.envs.landmarks import model_landmarks
 from rollout_manager.envs.libero.asset_digest import asset_digest
 from rollout_manager.envs.libero.light import RECIPE
 from rollout_manager.envs.libero.package import find_assets, load_package
-from rollout_manager.envs.libero.scene import RATE_HZ, LiberoScene, check_look, check_seed
+from rollout_manager.envs.libero.problem import RATE_HZ
+from rollout_manager.envs.libero.scene import LiberoScene, check_look, check_seed
 from rollout_manager.envs.libero.suites import LiberoTask, all_tasks, find_task
 from rollout_manager.envs.rendering import OffscreenRenderer, View, import_mujoco
 from rollout_manager.exceptions import SimulatorError

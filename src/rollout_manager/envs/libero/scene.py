@@ -1,26 +1,19 @@
 """One task of LIBERO as a simulation of its own: exact resets, single actions, success as the benchmark reads it."""
 
-import pdb
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from rollout_manager.envs.libero.initial_states import STATES, read_initial_states
-from rollout_manager.envs.libero.light import check_files, lighten
-from rollout_manager.envs.libero.package import load_package
 from rollout_manager.envs.libero.physics import Aim, Physics
+from rollout_manager.envs.libero.problem import Look, build_problem, no_debugger, numpy_seeded
 from rollout_manager.envs.libero.suites import LiberoTask
 from rollout_manager.envs.rendering import import_mujoco
 from rollout_manager.exceptions import SimulatorError
 from vla_policy_node.observation import Float64Array
-
-Look = Literal["light", "full"]
 
 FIRST_SAMPLED_SEED = 1000
 """From here on a seed samples a placement of its own; below, it is the number of one of the 50 initial states."""
@@ -28,7 +21,6 @@ SETTLING = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
 """No motion, open gripper."""
 SETTLING_STEPS = 10
 """Control steps before the first observation, as in the field's evaluations; objects fall into place."""
-RATE_HZ = 20
 PLACING_TRIES = 20
 """Random placements tried before a reset fails; LIBERO itself goes on for ever."""
 SETTLED_KEPT = 200
@@ -61,7 +53,7 @@ class LiberoScene:
         check_look(look)
         self.task = task
         self.problem: Any
-        self.problem, self._as_built = _build(task, assets, look)
+        self.problem, self._as_built = build_problem(task, assets, look)
         self._mujoco = import_mujoco()
         self.model: Any = self.problem.sim.model._model
         self.data: Any = self.problem.sim.data._data
@@ -143,7 +135,7 @@ class LiberoScene:
         self.problem.close()
 
     def _settle(self, seed: int) -> None:
-        with _numpy_seeded(seed):
+        with numpy_seeded(seed):
             self._place()
         self._physics.restart()
         if seed < FIRST_SAMPLED_SEED:
@@ -185,7 +177,7 @@ class LiberoScene:
             # Objects on a fixture are placed as if it still stood where its file says.
             self.model.body_pos[:], self.model.body_quat[:] = self._as_built
             try:
-                with _no_debugger(RandomizationError("an object does not fit into its region")):
+                with no_debugger(RandomizationError("an object does not fit into its region")):
                     self.problem.reset()
                 return
             except RandomizationError as error:
@@ -219,74 +211,3 @@ def check_seed(seed: int) -> None:
             f"libero: seed {seed} is out of range: 0 to {STATES - 1} are the benchmark's initial states, "
             f"{FIRST_SAMPLED_SEED} and more sample new placements"
         )
-
-
-def _build(task: LiberoTask, assets: Path, look: Look) -> tuple[Any, tuple[Float64Array, Float64Array]]:
-    """LIBERO's problem of a task: no renderer, no observations, nothing built anew at a reset.
-
-    Returns:
-        The problem, and the bodies' poses (nbody, 3) and (nbody, 4) as its files have them.
-
-    Raises:
-        SimulatorError: as `LiberoScene`.
-    """
-    package = load_package()
-    from libero.libero.envs.bddl_utils import get_problem_info
-    from robosuite import load_controller_config
-
-    kind = package.problems[get_problem_info(str(task.bddl_file))["problem_name"]]
-    package.use_assets(assets)
-    prepare = lighten if look == "light" else check_files
-    as_built: list[tuple[Float64Array, Float64Array]] = []
-
-    def initialize() -> None:
-        kind._initialize_sim(problem, prepare(problem.model.get_xml()))
-        model = problem.sim.model._model
-        as_built.append((model.body_pos.copy(), model.body_quat.copy()))
-
-    problem = kind.__new__(kind)
-    # Set on this one object, before its own __init__ calls them.
-    problem._initialize_sim = initialize
-    problem._setup_observables = OrderedDict  # A third of a step's time, and nobody looks: sensors read MjData.
-    try:
-        with _numpy_seeded(0):
-            problem.__init__(
-                str(task.bddl_file),
-                robots=["Panda"],
-                controller_configs=load_controller_config(default_controller="OSC_POSE"),
-                initialization_noise=None,
-                use_camera_obs=False,
-                has_renderer=False,
-                has_offscreen_renderer=False,
-                control_freq=RATE_HZ,
-                ignore_done=True,
-                hard_reset=False,
-            )
-    except (OSError, ValueError, KeyError, SyntaxError) as error:
-        raise SimulatorError(f"{task.name}: the scene cannot be built of the assets in {assets}: {error}") from error
-    return problem, as_built[0]
-
-
-@contextmanager
-def _no_debugger(error: Exception) -> Iterator[None]:
-    """Where LIBERO would start its authors' debugger, and so wait for ever, raise `error`."""
-
-    def refuse() -> None:
-        raise error
-
-    real, pdb.set_trace = pdb.set_trace, refuse  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        pdb.set_trace = real
-
-
-@contextmanager
-def _numpy_seeded(seed: int) -> Iterator[None]:
-    """NumPy's global random numbers begin at `seed`; afterwards they go on as if nothing had been."""
-    before = np.random.get_state()
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(before)
