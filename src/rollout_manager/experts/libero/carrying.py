@@ -6,19 +6,11 @@ from itertools import islice
 
 import numpy as np
 
-from rollout_manager.experts.libero.frames import UP, Frame
-from rollout_manager.experts.libero.grasping import (
-    AZIMUTHS,
-    TILTS,
-    YAWS,
-    Grasp,
-    grasps,
-    nearer_turn,
-    tilted,
-    top_down,
-)
-from rollout_manager.experts.libero.imagination import Held, Imagination
-from rollout_manager.experts.libero.placing import Placement, placements, target
+from rollout_manager.experts.libero.delivering import SAME_PLACE, Failures, Placing, alike, find_placing
+from rollout_manager.experts.libero.frames import Frame
+from rollout_manager.experts.libero.grasping import AZIMUTHS, TILTS, YAWS, Grasp, grasps, nearer_turn, tilted, top_down
+from rollout_manager.experts.libero.imagination import OPEN, Held, Imagination
+from rollout_manager.experts.libero.placing import placements
 from rollout_manager.experts.libero.routes import backed, clear
 from rollout_manager.experts.libero.world import Goal, World
 from vla_policy_node.observation import Float64Array
@@ -31,16 +23,8 @@ COMFORTABLE_REACH = 0.70
 YAW_COST, TILT_COST, REACH_COST = 0.12, 0.5, 12.0
 """For a quarter turn; for a hand that lies level; for a metre too far."""
 PREGRASP = (0.03, 0.08)
-DROPS = (0.004, 0.02, 0.04, 0.07, 0.11, 0.16)
-"""How far above where it will rest a thing is let go, in m."""
-DROP_COST = 1.0
-ABOVE, BESIDE = (0.05, 0.1), (0.06, 0.12, 0.2)
-"""How far from its place a thing is when it begins to go there straight, from above and from the side."""
-PLACES_TRIED = 25
-ENDS_TRIED = 150
 GRASPS_LOOKED_AT, GRASPS_TRIED = 80, 8
 """Of each way the hand may lean: how many are looked at, and of how many that go it is seen where they lead."""
-SAME_PLACE, SAME_TURN = 0.015, 0.3
 BARELY_APART = 0.006
 
 
@@ -53,35 +37,18 @@ class Carry:
     """How a thing is taken and where it goes."""
 
     grasp: Grasp
-    placing: "Placing"
+    placing: Placing
 
 
-@dataclass(frozen=True)
-class Placing:
-    """How a thing in the hand goes to its place."""
-
-    goal_frame: Frame
-    """Of the thing, where it is let go."""
-    hand_rotation: Float64Array
-    """Of the hand then, shape (3, 3)."""
-    entry: Float64Array
-    """Direction of the last straight stretch, shape (3,)."""
-    distance: float
-    """Its length, in m."""
-    cost: float
-
-
-def choose(world: World, imagination: Imagination, goal: Goal, failed: Sequence[Frame] = ()) -> Carry:
+def choose(world: World, imagination: Imagination, goal: Goal, failed: Failures) -> Carry:
     """The cheapest grasp of the goal's thing with which it can be placed so that the goal holds.
-
-    Args: failed: grasps that slipped, as poses of the hand in the thing's frame.
 
     Raises:
         ImpossibleError: no grasp, no place, or none that go together.
     """
     name = goal[1]
     imagination.refresh()
-    places = list(islice(placements(world, imagination, goal), PLACES_TRIED))
+    places = placements(world, imagination, goal)
     if not places:
         raise ImpossibleError(f"no free place for {name} where ({' '.join(goal)}) would hold")
     thing = world.frame(name)
@@ -89,12 +56,12 @@ def choose(world: World, imagination: Imagination, goal: Goal, failed: Sequence[
     for least_cost, lean in _leans():
         if least_cost >= least:
             break
-        for grasp in islice(_usable(world, imagination, name, lean, failed), GRASPS_TRIED):
+        for grasp in islice(_usable(world, imagination, name, lean, failed.grasps), GRASPS_TRIED):
             if grasp.cost >= least:
                 break
             tried += 1
-            held = Held(name, grasp.hand.inverse() @ thing)
-            placing = find_placing(world, imagination, goal, held, places, least - grasp.cost)
+            held = Held(name, grasp.hand.inverse() @ thing, min(OPEN, grasp.width / 2))
+            placing = find_placing(world, imagination, goal, held, places, failed, least - grasp.cost)
             if placing is not None:
                 best, least = Carry(grasp, placing), grasp.cost + placing.cost
     if best is not None:
@@ -102,62 +69,6 @@ def choose(world: World, imagination: Imagination, goal: Goal, failed: Sequence[
     if not tried:
         raise ImpossibleError(f"no grasp of {name} is within reach")
     raise ImpossibleError(f"none of {tried} grasps of {name} can bring it to where ({' '.join(goal)}) would hold")
-
-
-def find_placing(
-    world: World,
-    imagination: Imagination,
-    goal: Goal,
-    held: Held,
-    places: Sequence[Placement],
-    limit: float = np.inf,
-) -> Placing | None:
-    """The cheapest way, below a limit, to one of some places as a thing is held; it is let go as low as can be."""
-    hand_in_thing = held.in_hand.inverse()
-    axes = target(world, goal).rotation
-    ends = sorted(
-        (
-            (place.cost + DROP_COST * drop, place.frame.shifted(drop * UP))
-            for place in places
-            for drop in DROPS
-            if drop <= max(DROPS[0], place.headroom)
-        ),
-        key=lambda end: end[0],
-    )
-    for cost, frame in ends[:ENDS_TRIED]:
-        if cost >= limit:
-            return None
-        hand = frame @ hand_in_thing
-        arm = imagination.reach(hand)
-        if arm is None or imagination.collides(arm, held):
-            continue
-        for entry, distances in _entries(axes):
-            if clear(imagination, backed(hand, entry, distances), arm, held):
-                return Placing(frame, hand.rotation, entry, distances[-1], cost)
-    return None
-
-
-def hand_for(position: Float64Array, rotation: Float64Array, held: Held) -> Frame:
-    """Where the hand, turned so, brings the origin of what it holds to a position, shape (3,)."""
-    return Frame(position - rotation @ held.in_hand.position, rotation)
-
-
-def can_place(imagination: Imagination, held: Held, placing: Placing) -> bool:
-    """Whether a thing can be brought there as it is held."""
-    hand = hand_for(placing.goal_frame.position, placing.hand_rotation, held)
-    distances = (placing.distance / 2, placing.distance)
-    return clear(imagination, backed(hand, placing.entry, distances), None, held)
-
-
-def _entries(rotation: Float64Array) -> Iterator[tuple[Float64Array, tuple[float, ...]]]:
-    """Directions in which a thing may go to its place: down, or level along the place's axes."""
-    yield -UP, ABOVE
-    for k in range(3):
-        axis = rotation[:, k]
-        if abs(axis[2]) < 0.5:
-            level = np.array([axis[0], axis[1], 0.0]) / np.hypot(axis[0], axis[1])
-            yield level, BESIDE
-            yield -level, BESIDE
 
 
 Lean = Sequence[tuple[Float64Array, float]]
@@ -185,9 +96,9 @@ def _usable(
     looked_at: list[Frame] = []
     for grasp in _candidates(world, name, lean):
         in_thing = thing.inverse() @ grasp.hand
-        if any(_alike(in_thing, other, SAME_PLACE) for other in avoided):
+        if any(alike(in_thing, other, SAME_PLACE) for other in avoided):
             continue
-        if any(_alike(in_thing, other, BARELY_APART) for other in looked_at):
+        if any(alike(in_thing, other, BARELY_APART) for other in looked_at):
             continue
         looked_at.append(in_thing)
         if clear(imagination, backed(grasp.hand, grasp.hand.rotation[:, 2], PREGRASP)):
@@ -221,8 +132,3 @@ def _thinned(points: Float64Array, rng: np.random.Generator) -> Float64Array:
     if len(points) <= MOST_POINTS:
         return points
     return points[rng.permutation(len(points))[:MOST_POINTS]]
-
-
-def _alike(first: Frame, second: Frame, distance: float) -> bool:
-    apart = float(np.linalg.norm(first.position - second.position))
-    return apart < distance and float(np.trace(first.rotation.T @ second.rotation)) > 1 + 2 * np.cos(SAME_TURN)

@@ -23,6 +23,12 @@ OPEN = 0.04
 TOUCH = -0.001
 """Less deep in each other things only touch, in m."""
 
+TIPPING = 0.004
+"""A thing whose middle is further outside of what carries it, in m, tips over."""
+
+LEAST_LIFT = 0.3
+"""What presses on it more level than this (sine of the angle) does not carry a thing."""
+
 Mask = npt.NDArray[np.bool_]
 
 
@@ -33,6 +39,8 @@ class Held:
     name: str
     in_hand: Frame
     """The object's frame in the hand's."""
+    opening: float
+    """Of each finger, in m."""
 
 
 class Imagination:
@@ -90,17 +98,19 @@ class Imagination:
         return None
 
     def collides(
-        self, arm: Float64Array, held: Held | None = None, opening: float = OPEN, clearance: float = TOUCH
+        self, arm: Float64Array, held: Held | None = None, opening: float | None = None, clearance: float = TOUCH
     ) -> bool:
         """Whether the arm, or what it holds, would be nearer to something else than `clearance`.
 
         Args:
             arm: joint angles, shape (7,).
             held: goes where the hand goes.
-            opening: of each finger, in m.
+            opening: of each finger, in m; without it as what is held wants it, or open.
             clearance: in m; below 0 things may be in each other so far.
         """
         data, world = self._data, self._world
+        if opening is None:
+            opening = OPEN if held is None else held.opening
         data.qpos[world.arm_qpos] = arm
         data.qpos[world.finger_qpos] = opening, -opening
         self._mujoco.mj_kinematics(self._model, data)
@@ -120,6 +130,23 @@ class Imagination:
         found = self._meet(self._mine(name), clearance, ignored=self._world.robot_geoms)
         self._put(name, self._world.frame(name))
         return found
+
+    def carried(self, name: str, frame: Frame, middle: Float64Array) -> bool:
+        """Whether an object that touches something at `frame` has its middle, shape (3,), between the points of touch.
+
+        Then it stays; else it tips over.
+        """
+        self._put(name, frame)
+        self._mujoco.mj_collision(self._model, self._data)
+        contact, mine = self._data.contact, self._mine(name)
+        first, second = mine[contact.geom[:, 0]], mine[contact.geom[:, 1]]
+        upward = contact.frame[:, 2] * np.where(second, 1.0, -1.0)  # MuJoCo's normals point to the second shape.
+        points = contact.pos[(first != second) & (upward > LEAST_LIFT)][:, :2]
+        self._put(name, self._world.frame(name))
+        if not len(points):
+            return False
+        low, high = points.min(axis=0), points.max(axis=0)
+        return bool(((middle[:2] > low - TIPPING) & (middle[:2] < high + TIPPING)).all())
 
     def _mine(self, name: str) -> Mask:
         mask = np.zeros(self._model.ngeom, bool)

@@ -1,20 +1,13 @@
 """Taking a thing and putting it where a goal wants it."""
 
 from dataclasses import replace
-from itertools import islice
+from functools import partial
 
 import numpy as np
 
-from rollout_manager.experts.libero.carrying import (
-    PLACES_TRIED,
-    ImpossibleError,
-    Placing,
-    can_place,
-    choose,
-    find_placing,
-    hand_for,
-)
-from rollout_manager.experts.libero.frames import Frame, angle_between
+from rollout_manager.experts.libero.carrying import ImpossibleError, choose
+from rollout_manager.experts.libero.delivering import Failures, Placing, can_place, find_placing, hand_for
+from rollout_manager.experts.libero.frames import Frame, angle_between, between
 from rollout_manager.experts.libero.grasping import Grasp
 from rollout_manager.experts.libero.imagination import Held, Imagination
 from rollout_manager.experts.libero.motion import (
@@ -29,15 +22,18 @@ from rollout_manager.experts.libero.motion import (
     hold,
 )
 from rollout_manager.experts.libero.placing import placements
-from rollout_manager.experts.libero.routes import raised, route
+from rollout_manager.experts.libero.routes import clear, raised, route
 from rollout_manager.experts.libero.world import Goal, World
 from vla_policy_node.observation import Float64Array
 
 PREGRASP = 0.08
 """From here the hand goes straight to a grasp, in m."""
-LIFT = 0.08
-RISEN = 0.02
-"""A thing that rose less with the hand has slipped, in m."""
+LIFTS = (0.08, 0.05, 0.03)
+"""How far a thing is lifted first, in m: the first that goes."""
+CAME_ALONG = 0.35
+"""A thing that went less of the hand's way with it has slipped."""
+STOPPED = 0.04
+"""Further from its place a thing is not let go, in m."""
 LEAST_GAP = 0.0025
 """Closer together the fingers hold nothing, in m."""
 SLIPPED = 0.04
@@ -51,14 +47,14 @@ class LostError(Exception):
     """A thing slipped out of the hand."""
 
 
-def carry(world: World, imagination: Imagination, goal: Goal, failed: list[Frame]) -> Motion[None]:
+def carry(world: World, imagination: Imagination, goal: Goal, failed: Failures) -> Motion[None]:
     """Bring the thing of a goal ("on" or "in", thing, place) to its place; what is in the hand already stays there.
 
-    Args: failed: grasps that slipped, as poses of the hand in the thing's frame; it grows where this one does.
+    Args: failed: what not to try again; it grows where this try fails.
 
     Raises:
         ImpossibleError: no grasp or place that goes.
-        LostError: the thing was not in the hand when it should have been.
+        LostError: the thing was not in the hand when it should have been, or did not get to its place.
     """
     name = goal[1]
     placing: Placing | None = None
@@ -71,15 +67,15 @@ def carry(world: World, imagination: Imagination, goal: Goal, failed: list[Frame
     imagination.refresh()
     held = _held(world, name)
     if placing is None or not can_place(imagination, held, placing):
-        places = list(islice(placements(world, imagination, goal), PLACES_TRIED))
-        placing = find_placing(world, imagination, goal, held, places) or placing
+        places = placements(world, imagination, goal)
+        placing = find_placing(world, imagination, goal, held, places, failed) or placing
     if placing is None:
         raise ImpossibleError(f"{name} cannot be brought to where ({' '.join(goal)}) would hold as it is held")
-    yield from place(world, imagination, name, placing)
+    yield from place(world, imagination, name, placing, failed)
 
 
 def _held(world: World, name: str) -> Held:
-    return Held(name, world.hand.inverse() @ world.frame(name))
+    return Held(name, world.hand.inverse() @ world.frame(name), world.opening / 2)
 
 
 def _straightened(placing: Placing, wanted: Frame, held: Held) -> Placing:
@@ -113,14 +109,14 @@ def travel(
 ) -> Motion[None]:
     """Go to a pose around what stands about."""
     imagination.refresh()
-    opening = world.opening / 2 if grip == CLOSE else 0.04
+    opening = world.opening / 2 if grip == CLOSE else None
     poses = route(imagination, world.hand, goal, held, opening)
     for pose in poses[:-1]:
         yield from go(world, pose, grip, THROUGH)
     yield from go(world, poses[-1], grip, way)
 
 
-def pick(world: World, imagination: Imagination, name: str, grasp: Grasp, failed: list[Frame]) -> Motion[None]:
+def pick(world: World, imagination: Imagination, name: str, grasp: Grasp, failed: Failures) -> Motion[None]:
     """Take a thing and lift it.
 
     Raises:
@@ -132,20 +128,32 @@ def pick(world: World, imagination: Imagination, name: str, grasp: Grasp, failed
     yield from go(world, grasp.hand.shifted(-0.03 * pointing), OPEN, Way(within=0.007, steps=40))
     yield from go(world, grasp.hand, OPEN, EXACT)
     yield from hold(CLOSE, GRIPPER_STEPS + 1)
-    before = world.frame(name).position[2]
-    yield from go(world, raised(world.hand, LIFT), CLOSE, Way(within=0.015, speed=0.6, steps=30))
-    if world.frame(name).position[2] - before < RISEN or world.opening < LEAST_GAP:
-        failed.append(in_thing)
+    before, start = world.frame(name).position, world.hand.position
+    lifted = _lifted(world, imagination, _held(world, name))
+    yield from go(world, lifted, CLOSE, Way(within=0.015, speed=0.6, steps=30))
+    way = world.hand.position - start
+    came = float((world.frame(name).position - before) @ way) / max(float(way @ way), 1e-6)
+    if came < CAME_ALONG or world.opening < LEAST_GAP:
+        failed.grasps.append(in_thing)
         yield from hold(OPEN, 3)
         yield from retreat(world)
         raise LostError(f"{name} slipped out of the hand")
 
 
-def place(world: World, imagination: Imagination, name: str, placing: Placing) -> Motion[None]:
+def _lifted(world: World, imagination: Imagination, held: Held) -> Frame:
+    """Where the hand goes first with what it took: up, or as far up as it can, or back."""
+    hand = world.hand
+    ways = [*(raised(hand, height) for height in LIFTS), hand.shifted(-LIFTS[0] * hand.rotation[:, 2])]
+    imagination.refresh()
+    # What it stands on it touches at first.
+    return next((way for way in ways if clear(imagination, [between(hand, way, 0.3), way], None, held)), ways[0])
+
+
+def place(world: World, imagination: Imagination, name: str, placing: Placing, failed: Failures) -> Motion[None]:
     """Bring a thing that is held to its place, let go of it and back out.
 
     Raises:
-        LostError: it slipped on the way.
+        LostError: it slipped on the way, or was stopped.
     """
     held = _held(world, name)
     there = placing.goal_frame.position
@@ -153,12 +161,18 @@ def place(world: World, imagination: Imagination, name: str, placing: Placing) -
     def hand_at(position: Float64Array) -> Frame:
         return hand_for(position, placing.hand_rotation, _held(world, name))
 
-    before = there - placing.distance * placing.entry
+    before = there + placing.entry[-1]
     yield from travel(world, imagination, hand_at(before), CLOSE, held, Way(within=0.02, turned=0.2))
     _check_held(world, held)
-    yield from go(world, lambda: hand_at(before), CLOSE, Way(within=0.008, steps=60))
-    yield from go(world, lambda: hand_at(there), CLOSE, Way(within=0.006, speed=0.5, steps=70, stall=0.0006))
+    yield from go(world, partial(hand_at, before), CLOSE, Way(within=0.008, steps=60))
+    for offset in placing.entry[-2::-1]:
+        yield from go(world, partial(hand_at, there + offset), CLOSE, Way(within=0.012, steps=40))
+    yield from go(world, partial(hand_at, there), CLOSE, Way(within=0.006, speed=0.5, steps=70, stall=0.0006))
     _check_held(world, held)
+    if float(np.linalg.norm(world.frame(name).position - there)) > STOPPED:
+        failed.places.append(placing.goal_frame)
+        yield from go(world, partial(hand_at, before), CLOSE, Way(within=0.03, steps=40))
+        raise LostError(f"{name} was stopped on the way to its place")
     yield from hold(OPEN, 6)
     yield from retreat(world, 0.12)
     yield from hold(OPEN, 8)

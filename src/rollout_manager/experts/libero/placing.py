@@ -1,5 +1,6 @@
 """Where a thing could be put so that a goal holds, from its shape and the benchmark's own reading of the goal."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ ON_OBJECT = 0.02
 LEVEL = 0.01
 """Heights are tried at this spacing, in m, then halved down to `FINEST`."""
 FINEST = 0.001
-GRID = (0.0, 0.02, -0.02, 0.04, -0.04, 0.06, -0.06)
+GRID = (0.0, 0.01, -0.01, 0.02, -0.02, 0.03, -0.03, 0.04, -0.04, 0.06, -0.06)
 """Offsets from a region's middle that are tried, in m."""
 SPREAD = 0.055
 """How far off the middle of a region things are best put of which several go there, in m."""
@@ -27,7 +28,14 @@ OFFSET_COST = 3.0
 """A metre off the middle."""
 GAPS, TIGHT_COST = (0.004, 0.01), 0.15
 """What a place costs for each of these distances, in m, that it does not keep from what stands beside it."""
+TIPS_COST = 0.4
+"""Of a place where a thing does not stay as it is put."""
 MOST_HEADROOM = 0.16
+MOST, MOST_A_SPOT, WORTH_LOOKING = 60, 3, 0.15
+"""Placements that are looked at in all and at one spot, and how much dearer than the cheapest one they may be."""
+NEAR, WITHIN = 0.25, 0.002
+LEANS = 0.5
+SAME_ANGLE = 0.02
 Holds = Callable[[Float64Array], bool]
 
 
@@ -90,24 +98,57 @@ def _on_object(world: World, name: str, place: str) -> Target:
     return Target(frame.position, frame.rotation, low, high + 0.03, (0.0, 0.01, -0.01), 0.0, holds)
 
 
-def placements(world: World, imagination: Imagination, goal: Goal) -> Iterator[Placement]:
-    """Poses of the thing of a goal that are free, rest on something and make the goal hold; roughly the best first.
+def placements(world: World, imagination: Imagination, goal: Goal) -> list[Placement]:
+    """Poses of the thing of a goal that are free, rest on something and make the goal hold; the best first.
 
-    They are found as they are asked for: each takes a dozen collision checks.
+    Each takes some dozen collision checks, so that not all that there are are looked at.
     """
     name = goal[1]
     wanted = target(world, goal)
     present = world.frame(name)
     local = present.inverse().points(world.object_cloud(name))
+    middle = (local.min(axis=0) + local.max(axis=0)) / 2
+    inside = _Inside(world, name, wanted.centre)
+    found: list[Placement] = []
+    there: Counter[tuple[float, ...]] = Counter()
+    least = np.inf
     for cost, rotation, offset in sorted(_poses(present.rotation, wanted), key=lambda pose: pose[0]):
+        if len(found) >= MOST or cost > least + WORTH_LOOKING:
+            break
+        if there[tuple(offset)] >= MOST_A_SPOT:
+            continue
         place = wanted.centre + wanted.rotation @ offset
-        bottom = float((local @ rotation.T)[:, 2].min())
-        frame = _rest(imagination, name, rotation, place, bottom, wanted)
-        if frame is not None:
-            tight = TIGHT_COST * sum(
-                imagination.object_collides(name, frame.shifted((gap + FINEST) * UP), gap) for gap in GAPS
-            )
-            yield Placement(frame, cost + tight, _headroom(imagination, name, frame))
+        frame = _rest(imagination, name, rotation, place, local, wanted)
+        if frame is not None and not inside.reaches(frame):
+            there[tuple(offset)] += 1
+            tight = sum(imagination.object_collides(name, frame.shifted((gap + FINEST) * UP), gap) for gap in GAPS)
+            stays = imagination.carried(name, frame.shifted(-2 * FINEST * UP), frame.points(middle[None])[0])
+            cost += TIGHT_COST * tight + (0.0 if stays else TIPS_COST)
+            found.append(Placement(frame, cost, _headroom(imagination, name, frame)))
+            least = min(least, found[-1].cost)
+    return sorted(found, key=lambda placement: placement.cost)
+
+
+class _Inside:
+    """Tells whether something else would be wholly inside a thing: such things MuJoCo does not always see touch."""
+
+    def __init__(self, world: World, name: str, place: Float64Array) -> None:
+        """Args: place: near which the thing will be, shape (3,)."""
+        body = world.body(name)
+        back = world.frame(name).inverse()
+        self._boxes = [(back @ frame, half) for frame, half in world.boxes(body)]
+        mine = back.points(world.object_cloud(name))
+        self._low, self._high = mine.min(axis=0), mine.max(axis=0)
+        around = world.cloud(world.others(body))
+        self._around = around[(np.abs(around - place) < NEAR).all(axis=1)]
+
+    def reaches(self, frame: Frame) -> bool:
+        """Whether a point of something else lies in one of its boxes, with the thing at `frame`."""
+        points = frame.inverse().points(self._around)
+        points = points[((points > self._low) & (points < self._high)).all(axis=1)]
+        return any(
+            bool((np.abs(box.inverse().points(points)) < half - WITHIN).all(axis=1).any()) for box, half in self._boxes
+        )
 
 
 def _poses(present: Float64Array, wanted: Target) -> Iterator[tuple[float, Float64Array, Float64Array]]:
@@ -130,11 +171,25 @@ def _offsets(wanted: Target) -> Iterator[Float64Array]:
             yield offset
 
 
+def levelled(rotation: Float64Array) -> Float64Array:
+    """A thing that leans a little, set upright; one that lies or leans more stays as it is."""
+    upward = int(np.argmax(np.abs(rotation[2])))
+    axis = rotation[:, upward] * np.sign(rotation[2, upward])
+    lean = np.cross(axis, UP)
+    sine = float(np.linalg.norm(lean))
+    if sine < 1e-6 or sine > np.sin(LEANS):
+        return rotation
+    return rotation_about(lean / sine, float(np.arcsin(sine))) @ rotation
+
+
 def _upright(present: Float64Array, wanted: Target) -> list[Float64Array]:
     """The thing as it stands now, turned about the vertical: not at all, square to the target, or anyhow."""
-    square = [rotation_about(UP, angle) @ present for angle in _square_angles(present, wanted.rotation)]
-    anyhow = [rotation_about(UP, float(angle)) @ present for angle in TURNS]
-    return [present, *square, *anyhow]
+    angles = [0.0]
+    for angle in (*_square_angles(present, wanted.rotation), *TURNS):
+        if all(abs(angle - other) > SAME_ANGLE for other in angles):
+            angles.append(float(angle))
+    standing = levelled(present)
+    return [rotation_about(UP, angle) @ standing for angle in angles]
 
 
 def _lying(present: Float64Array, wanted: Target) -> list[Float64Array]:
@@ -162,25 +217,36 @@ def _level_azimuth(rotation: Float64Array) -> float:
 
 
 def _rest(
-    imagination: Imagination, name: str, rotation: Float64Array, place: Float64Array, bottom: float, wanted: Target
+    imagination: Imagination,
+    name: str,
+    rotation: Float64Array,
+    place: Float64Array,
+    local: Float64Array,
+    wanted: Target,
 ) -> Frame | None:
     """The thing lowered at `place` until something carries it; None where it is in the way or the goal fails.
 
-    Args: bottom: height of its lowest point above its origin when it is turned so, in m.
+    Args: local: points on its surface in its own frame, shape (N, 3).
     """
+    heights = (local @ rotation.T)[:, 2]
+    bottom, height = float(heights.min()), float(np.ptp(heights))
 
     def at(lowest: float) -> Frame:
         return Frame(np.array([place[0], place[1], lowest - bottom]), rotation)
 
     free: float | None = None
+    ceiling = np.inf
     for lowest in np.arange(wanted.high, wanted.low - 2 * LEVEL, -LEVEL):
+        if lowest + height > ceiling:
+            continue
         if not imagination.object_collides(name, at(float(lowest))):
             free = float(lowest)
         elif free is not None:
             frame = at(_halve(free, float(lowest), lambda height: imagination.object_collides(name, at(height))))
             if wanted.holds(frame.position):
                 return frame
-            free = None  # It would rest on the shelf above, say.
+            # It would rest on the shelf above, say. Below that it may be once it is wholly below.
+            free, ceiling = None, float(lowest)
     return None
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from rollout_manager.experts.libero.articulation import articulate
 from rollout_manager.experts.libero.carrying import ImpossibleError
+from rollout_manager.experts.libero.delivering import Failures
 from rollout_manager.experts.libero.frames import Frame
 from rollout_manager.experts.libero.imagination import Imagination
 from rollout_manager.experts.libero.knob import turn_knob
@@ -57,7 +58,7 @@ class Plan:
         regions = world.problem.object_sites_dict
         self._goals = in_order(world.goals, {name: world.owner(name) for name in regions})
         self._impossible: Counter[Goal] = Counter()
-        self._failed: defaultdict[str, list[Frame]] = defaultdict(list)
+        self._failed: defaultdict[str, Failures] = defaultdict(Failures)
         self.trouble = ""
         """What went wrong last; empty where nothing did."""
         self.given_up = False

@@ -6,13 +6,15 @@ from itertools import pairwise
 import numpy as np
 
 from rollout_manager.experts.libero.frames import UP, Frame, angle_between, between
-from rollout_manager.experts.libero.imagination import OPEN, TOUCH, Held, Imagination
+from rollout_manager.experts.libero.imagination import TOUCH, Held, Imagination
 from vla_policy_node.observation import Float64Array
 
-SPACING, TURN_SPACING = 0.04, 0.35
+SPACING, TURN_SPACING = 0.025, 0.35
 """Between the poses of a way that are checked: m, rad."""
 RISES = (0.0, 0.06, 0.12, 0.2)
 """How far above the higher of its ends a way around may lead, in m."""
+ASIDE = ((-0.12, 0.0), (0.0, 0.12), (0.0, -0.12), (-0.2, 0.0))
+"""Level steps, in m, with which a way out from under something may begin: to the robot, or aside."""
 CLEARANCES = (0.02, 0.008, TOUCH)
 """How far a way keeps from things, in m: the first for which there is one."""
 
@@ -31,7 +33,7 @@ def clear(
     way: Sequence[Frame],
     start: Float64Array | None = None,
     held: Held | None = None,
-    opening: float = OPEN,
+    opening: float | None = None,
     clearance: float = TOUCH,
 ) -> bool:
     """Whether the hand can be at all poses of a way, straight lines between them, and meets nothing there.
@@ -50,27 +52,31 @@ def clear(
 
 
 def route(
-    imagination: Imagination, start: Frame, goal: Frame, held: Held | None = None, opening: float = OPEN
+    imagination: Imagination, start: Frame, goal: Frame, held: Held | None = None, opening: float | None = None
 ) -> list[Frame]:
     """Poses to go through, `goal` last: straight there if that is free, else up, across and down.
 
     Where no way is free it is the highest one: contact on it may still give way.
     """
-    ways = [[goal]]
-    top = max(start.position[2], goal.position[2])
-    for rise in RISES:
-        up, over = (
-            Frame(np.array([frame.position[0], frame.position[1], top + rise]), frame.rotation)
-            for frame in (start, goal)
-        )
-        ways.append([up, over, goal])
+    ways = [[goal], *(_over(start, goal, rise) for rise in RISES)]
+    # Out from under something first.
+    for aside in ASIDE:
+        out = start.shifted(np.array([*aside, 0.0]))
+        ways += [[out, goal], [out, *_over(out, goal, RISES[1])]]
     for clearance in CLEARANCES:
         for way in ways:
             # Where the hand is now it may touch what it has just let go.
             first = next(along(start, way[0]))
             if clear(imagination, [first, *way], None, held, opening, clearance):
                 return way
-    return ways[-1]
+    return _over(start, goal, RISES[-1])
+
+
+def _over(start: Frame, goal: Frame, rise: float) -> list[Frame]:
+    """Up, across and down."""
+    top = max(start.position[2], goal.position[2]) + rise
+    up, over = (Frame(np.array([frame.position[0], frame.position[1], top]), frame.rotation) for frame in (start, goal))
+    return [up, over, goal]
 
 
 def backed(frame: Frame, direction: Float64Array, distances: Sequence[float]) -> list[Frame]:

@@ -19,6 +19,7 @@ STANDING = ("mount0", "robot0_base", "robot0_link0", "robot0_link1")
 """Parts of the robot that stay where they are."""
 ARM_JOINTS = tuple(f"robot0_joint{i}" for i in range(1, 8))
 FINGER_JOINTS = ("gripper0_finger_joint1", "gripper0_finger_joint2")
+FINGERS = ("gripper0_leftfinger", "gripper0_rightfinger")
 PADS = ("gripper0_finger1_pad_collision", "gripper0_finger2_pad_collision")
 HAND_SITE = "gripper0_grip_site"
 """Between the finger pads. Its x axis is the way the fingers close, z the way they point."""
@@ -63,6 +64,10 @@ class World:
         self.arm_dofs = np.array([model.joint(name).dofadr[0] for name in ARM_JOINTS])
         self.arm_range = np.array([model.joint(name).range for name in ARM_JOINTS])
         self.finger_qpos = np.array([model.joint(name).qposadr[0] for name in FINGER_JOINTS])
+        # LIBERO lets fingers pass through its microwave, where a plan should not send them. Nothing else changes by it.
+        for body in (b for b, name in enumerate(bodies) if name in FINGERS):
+            model.body_contype[body] = 1
+            model.geom_contype[(model.geom_bodyid == body) & (model.geom_conaffinity != 0)] = 1
         self.hand_site = int(model.site(HAND_SITE).id)
         self._pads = [int(model.geom(name).id) for name in PADS]
         self._mujoco = mujoco
@@ -173,6 +178,15 @@ class World:
         data = self.data
         clouds = [self._points[g] @ data.geom_xmat[g].reshape(3, 3).T + data.geom_xpos[g] for g in geoms]
         return np.concatenate(clouds) if clouds else np.empty((0, 3))
+
+    def boxes(self, body: int) -> list[tuple[Frame, Float64Array]]:
+        """Where the boxes of a body's shape are, in the world, and their half extents, shape (3,)."""
+        data, model = self.data, self.model
+        return [
+            (Frame(data.geom_xpos[g].copy(), data.geom_xmat[g].reshape(3, 3).copy()), model.geom_size[g].copy())
+            for g in self.geoms(body)
+            if model.geom_type[g] == self._mujoco.mjtGeom.mjGEOM_BOX
+        ]
 
     def object_cloud(self, name: str) -> Float64Array:
         """Points on an object's surface, shape (N, 3)."""
