@@ -5,6 +5,7 @@ import torch
 
 from trainer.augmentation import augment, recolour, shift, shift_and_scale
 from trainer.config import AugmentationConfig
+from vla_policy_node.network.images import to_network
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -18,8 +19,12 @@ def _ramp(count: int, size: int = 12) -> torch.Tensor:
     return image.expand(count, 3, size, size).contiguous()
 
 
+def _pixels(count: int, size: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=_generator())
+
+
 def test_a_shift_moves_whole_images_by_whole_pixels_and_repeats_edges() -> None:
-    moved = shift(_ramp(64), 2, _generator())
+    moved = shift(_ramp(64).movedim(1, -1), 2, _generator()).movedim(-1, 1)
     line = torch.arange(12, dtype=torch.float32)
     seen = set()
     for image in moved:
@@ -44,14 +49,14 @@ def test_bilinear_shift_and_scale_is_the_map_it_says() -> None:
 
 
 def test_no_change_asked_for_gives_none() -> None:
-    images = torch.randn(4, 3, 8, 8, generator=_generator())
+    images = _pixels(4, 8)
     none = AugmentationConfig(shift_px=0, scale=0.0, gain=0.0, offset=0.0)
-    assert torch.equal(augment(images, none, _generator()), images)
+    assert torch.equal(augment(images, none, _generator()), to_network(images))
 
 
 def test_colours_change_by_channel_and_not_by_pixel() -> None:
     images = torch.ones(2000, 3, 2, 2)
-    changed = recolour(images, 0.1, 0.0, _generator())
+    changed = recolour(images.clone(), 0.1, 0.0, _generator())
     assert (changed == changed[:, :, :1, :1]).all()
     assert changed[:, :, 0, 0].mean().item() == pytest.approx(1.0, abs=0.01)
     assert changed[:, :, 0, 0].std().item() == pytest.approx(0.1, abs=0.01)
@@ -61,11 +66,11 @@ def test_colours_change_by_channel_and_not_by_pixel() -> None:
 
 @pytest.mark.parametrize("scale", [0.0, 0.1])
 def test_the_generator_decides_and_images_differ(scale: float) -> None:
-    images = torch.randn(1, 3, 16, 16, generator=_generator()).expand(8, 3, 16, 16)
+    images = _pixels(1, 16).expand(8, 16, 16, 3)
     config = AugmentationConfig(shift_px=3, scale=scale)
     first, again = augment(images, config, _generator(1)), augment(images, config, _generator(1))
     assert torch.equal(first, again)
-    assert first.shape == images.shape
+    assert first.shape == (8, 3, 16, 16)
     assert first.dtype == torch.float32
     assert not torch.equal(first, augment(images, config, _generator(2)))
     assert not torch.equal(first[0], first[1])

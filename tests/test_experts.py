@@ -1,5 +1,7 @@
 """Scripted experts and the noise on what they execute."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from rollout_manager.drivers import ExpertDriver
 from rollout_manager.envs.registry import make_env
 from rollout_manager.exceptions import SimulatorError
-from rollout_manager.experts.expert import ActionNoise, NoiseShape, make_expert
+from rollout_manager.experts.expert import ActionNoise, make_expert
 from rollout_manager.rollout import DecisionLog, new_header, run_episode
 from vla_policy_node.spec import load_spec
 
@@ -52,7 +54,8 @@ def test_noise_has_the_deviation_and_the_correlation_that_are_asked_for() -> Non
 
 
 def test_noise_can_fade_with_the_hand_and_spare_dimensions() -> None:
-    noise = ActionNoise(SPEC, 0.2, shape=NoiseShape((1.0, 1.0, 0.5, 0.0), with_speed=True))
+    spec = replace(SPEC, action=(*SPEC.action[:2], replace(SPEC.action[2], noise=0.5), SPEC.action[3]))
+    noise = ActionNoise(spec, 0.2, fades=True)
     noise.reset(7)
     still = noise.apply(np.array([0, 0, 0, 1], np.float32))
     assert still.tolist() == [0, 0, 0, 1], "a hand that stands gets none, the gripper does not count as motion"

@@ -31,7 +31,6 @@ from trainer.sampler import WindowSampler
 from trainer.train_state import Candidate, Progress, RunIdentity, load_state, save_state
 from trainer.training_log import TrainingLog
 from vla_policy_node.checkpoint import Lineage, save_checkpoint
-from vla_policy_node.network.images import to_network
 from vla_policy_node.network.language import LanguageFeatures
 from vla_policy_node.network.vla import VLANetwork
 
@@ -114,7 +113,10 @@ def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
 
 
 def make_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices and kernels, not biases, norms and other vectors."""
+    """AdamW that decays matrices and kernels, not biases, norms and other vectors.
+
+    Not the fused one: on a CPU its last digits depend on where memory lies, and a resumed run would end otherwise.
+    """
     trained = [p for p in network.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
@@ -232,8 +234,9 @@ class _Run:
 
     def _loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         device = self.accelerator.device
-        images = to_network(torch.from_numpy(batch.images).to(device))
-        images = augment(images.flatten(0, 1), self.config.augmentation, generator).view_as(images)
+        pixels = torch.from_numpy(batch.images).to(device)
+        images = augment(pixels.flatten(0, 1), self.config.augmentation, generator)
+        images = images.view(*pixels.shape[:2], *images.shape[1:])
         proprioception = torch.from_numpy(batch.proprioception).to(device)
         with self.accelerator.autocast():
             predicted = self.prepared(images, proprioception, *self._features(batch))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -73,9 +74,14 @@ class ActionDimension:
     high: float
     hold: HoldRule = "zero"
     """`zero` for a velocity or a delta, `last` (repeat what was sent last) for a target."""
+    noise: float = 1.0
+    """What it gets of exploration's and demonstrations' noise, as a share; a target gets none. It says how to practise,
+    not what the robot is, and so is no part of the digest."""
 
     def __post_init__(self) -> None:
         _one_of(f"action '{self.name}': hold", self.hold, get_args(HoldRule))
+        if not 0 <= self.noise < math.inf:
+            raise SpecError(f"action '{self.name}': noise {self.noise} is not a share from 0 on")
         if not self.low < self.high:
             raise SpecError(f"action '{self.name}': low {self.low} is not below high {self.high}")
 
@@ -149,6 +155,14 @@ class RobotSpec:
         """Upper limits, shape (A,), in the action's units."""
         return np.array([d.high for d in self.action], np.float32)
 
+    @cached_property
+    def noise_range(self) -> npt.NDArray[np.float32]:
+        """What noise of scale 1 has as standard deviation, shape (A,): half a dimension's range x its `noise`; 0 for
+        targets that are held, such as a gripper's."""
+        shares = [0.0 if d.hold == "last" else d.noise for d in self.action]
+        half = (self.action_high - self.action_low) / 2
+        return np.array([h * n if n else 0.0 for h, n in zip(half, shares, strict=True)], np.float32)
+
     def camera(self, name: str) -> CameraSpec:
         """The camera called `name`; SpecError if there is none."""
         _one_of(f"robot '{self.name}': camera", name, self.camera_names)
@@ -156,10 +170,12 @@ class RobotSpec:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (first 16 hex digits) of what a policy depends on: everything but topics and transports."""
+        """SHA-256 (first 16 hex digits) of what a policy depends on: everything but topics, transports, noise."""
         content = asdict(self)
         for camera in content["cameras"]:
             del camera["topic"], camera["transport"]
+        for dimension in content["action"]:
+            del dimension["noise"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:

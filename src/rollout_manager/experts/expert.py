@@ -1,7 +1,6 @@
 """Scripted experts by name, and the noise that widens what their demonstrations show."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -52,48 +51,39 @@ def make_expert(environment: str) -> Expert:
     return EXPERTS[environment]()
 
 
-@dataclass(frozen=True)
-class NoiseShape:
-    """How noise is spread over an expert's actions."""
-
-    weights: tuple[float, ...] | None = None
-    """What each dimension gets of it; None: all alike."""
-    with_speed: bool = False
-    """It fades as the hand slows: where grasping wants millimetres, a hand that has arrived must stay."""
-
-
-NOISE_SHAPES = {"libero": NoiseShape(weights=(1.0, 1.0, 1.0, 0.25, 0.25, 0.25, 0.0), with_speed=True)}
-"""Of experts whose noise is not the same in all dimensions. A step of LIBERO's hand turns it by up to half a radian."""
+FADING = ("libero",)
+"""Environments whose expert's noise fades as the hand slows."""
 
 
 def expert_noise(environment: str, spec: RobotSpec, scale: float, correlation: float) -> "ActionNoise":
     """The noise of an environment's expert. Raises: SimulatorError: as `ActionNoise`."""
-    return ActionNoise(spec, scale, correlation, NOISE_SHAPES.get(environment, NoiseShape()))
+    return ActionNoise(spec, scale, correlation, fades=environment in FADING)
 
 
 class ActionNoise:
     """Noise on executed actions: the demonstrator drifts off its path and shows the way back (DART, Laskey 2017).
 
     Executed is clean + noise; the clean action is the label. The noise is a stationary AR(1) process a dimension,
-    n_t = c n_{t-1} + sqrt(1 - c^2) s e_t with e_t ~ N(0, 1), s = `scale` x half the dimension's range x its weight.
-    Dimensions that hold their last value (a gripper's target) get none.
+    n_t = c n_{t-1} + sqrt(1 - c^2) s e_t with e_t ~ N(0, 1), s = `scale` x the spec's `noise_range`.
     """
 
-    def __init__(
-        self, spec: RobotSpec, scale: float, correlation: float = 0.0, shape: NoiseShape = NoiseShape()
-    ) -> None:
-        """Raises: SimulatorError: a scale below 0, or a correlation outside [0, 1)."""
+    def __init__(self, spec: RobotSpec, scale: float, correlation: float = 0.0, fades: bool = False) -> None:
+        """
+        Args:
+            fades: as the hand slows: where grasping wants millimetres, a hand that has arrived must stay.
+
+        Raises:
+            SimulatorError: a scale below 0, or a correlation outside [0, 1).
+        """
         if scale < 0 or not 0 <= correlation < 1:
             raise SimulatorError(
                 f"action noise of scale {scale} and correlation {correlation}: "
                 "valid are scale >= 0 and correlation in [0, 1)"
             )
-        half_range = (spec.action_high - spec.action_low) / 2
-        noisy = np.array([d.hold != "last" for d in spec.action])
-        weights = np.ones(len(noisy)) if shape.weights is None else np.array(shape.weights)
-        self._deviation = np.where(noisy, scale * half_range * weights, 0.0)
-        self._with_speed = shape.with_speed
-        self._full_speed = np.where(noisy, half_range, np.inf)
+        moves = np.array([d.hold != "last" for d in spec.action])
+        self._deviation = scale * spec.noise_range
+        self._fades = fades
+        self._full_speed = np.where(moves, (spec.action_high - spec.action_low) / 2, np.inf)
         self._low, self._high = spec.action_low, spec.action_high
         self._correlation = correlation
         self.reset(0)
@@ -105,7 +95,7 @@ class ActionNoise:
 
     def apply(self, action: Float32Array) -> Float32Array:
         """The action to execute for a clean one, shape (A,), within the limits."""
-        share = min(1.0, float(np.max(np.abs(action) / self._full_speed))) if self._with_speed else 1.0
+        share = min(1.0, float(np.max(np.abs(action) / self._full_speed))) if self._fades else 1.0
         executed = np.clip(action + share * self._noise, self._low, self._high).astype(np.float32)
         c = self._correlation
         fresh = self._deviation * self._rng.standard_normal(len(self._deviation))

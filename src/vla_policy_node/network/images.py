@@ -25,5 +25,5 @@ def resize(image: ImageArray, height: int, width: int) -> ImageArray:
 
 
 def to_network(images: Tensor) -> Tensor:
-    """uint8 (B, C, H, W, 3) to float32 (B, C, 3, H, W) in [-1, 1]: 0 is -1, 255 is 1."""
-    return images.permute(0, 1, 4, 2, 3).to(torch.float32).div_(127.5).sub_(1.0)
+    """uint8 (..., H, W, 3) to float32 (..., 3, H, W) in [-1, 1]: 0 is -1, 255 is 1."""
+    return images.movedim(-1, -3).to(torch.float32).div_(127.5).sub_(1.0)
