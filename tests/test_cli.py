@@ -16,6 +16,7 @@ from rollout_manager.results import read_results
 from trainer import cli
 from trainer.commands.arguments import find_config, option
 from trainer.exceptions import ConfigError
+from trainer.pieces import TimeIsUp
 from vla_policy_node.exceptions import SpecError
 
 HEAVY = ("torch", "mujoco", "matplotlib", "rclpy", "transformers", "metaworld", "accelerate")
@@ -80,6 +81,11 @@ def test_help_is_there_at_once() -> None:
         (BagError("torn"), 2, "encore: torn\n"),
         (ConfigError("steps"), 2, "encore: steps\n"),
         (KeyboardInterrupt(), 130, "\nencore bags: interrupted; the same command goes on where it was\n"),
+        (
+            TimeIsUp("5 minutes are over"),
+            3,
+            "\nencore bags: 5 minutes are over; the same command goes on where it was\n",
+        ),
     ],
 )
 def test_errors_become_one_line_and_a_code(

@@ -11,6 +11,7 @@ from typing import cast
 
 from rollout_manager.exceptions import RolloutError
 from trainer.exceptions import TrainerError
+from trainer.pieces import TimeIsUp
 from vla_policy_node.exceptions import PolicyNodeError
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
@@ -28,11 +29,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 }
 """Name of each subcommand: its module, which has `main(arguments) -> exit code`, and what it does."""
 
-FAILED, INTERRUPTED = 2, 130
+FAILED, UNFINISHED, INTERRUPTED = 2, 3, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `encore`. Returns the exit code: 0, 1 (the command's own no), 2 (an error), 130 (Ctrl-C)."""
+    """Run `encore`. Returns the exit code: 0, 1 (the command's own no), 2 (an error), 3 (time is up), 130 (Ctrl-C)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(overview())
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(rest)
     except (PolicyNodeError, RolloutError, TrainerError) as error:
         return _fail(str(error))
+    except TimeIsUp as end:
+        print(f"\nencore {name}: {end}; the same command goes on where it was", file=sys.stderr)
+        return UNFINISHED
     except KeyboardInterrupt:
         print(f"\nencore {name}: interrupted; the same command goes on where it was", file=sys.stderr)
         return INTERRUPTED

@@ -22,16 +22,20 @@ class FBCCommand:
     """Folder of the run: bags, checkpoints, results and report."""
     config: str = "metaworld"
     """A configuration of config/fbc/, or the path of a YAML file."""
+    minutes: float = 0.0
+    """End after so long with exit code 3, for the same command to go on later; 0: when everything is done."""
     run: Annotated[FBCConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: FBCConfig(tasks=("push-v3",)))
     """What is run."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command. Raises: ConfigError, and whatever error of ours stops the run."""
+    """Run the command. Raises: ConfigError, TimeIsUp, and whatever error of ours stops the run."""
     run = configured(FBCConfig, arguments, "fbc", "metaworld")
     options = parse(FBCCommand, arguments, "fbc", FBCCommand(output=tyro.MISSING, run=run))
 
     from trainer.demo import run_and_report
+    from trainer.pieces import piece_of
 
-    run_and_report(options.run, options.output)
+    with piece_of(options.minutes):
+        run_and_report(options.run, options.output)
     return 0
