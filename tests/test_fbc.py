@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rollout_manager.results import EpisodeResultRow
 from trainer.collection import CollectionPlan, unsolved
 from trainer.config import from_mapping, to_plain
-from trainer.curriculum import PartialCreditConfig, check_attempts, not_mastered, progress_needed
+from trainer.curriculum import PartialCreditConfig, check_attempts, not_mastered, progress_needed, states_by_uncertainty
 from trainer.exceptions import ConfigError
 from trainer.fbc import Trained, Tries, filtered_behaviour_cloning
 from trainer.fbc_config import CollectionConfig, FBCConfig
@@ -81,6 +81,37 @@ def test_mastered_tasks_are_skipped() -> None:
     assert not_mastered(successes, 1.1) == ("push-v3", "reach-v3", "door", "new")
 
 
+def test_states_go_where_success_is_uncertain_by_hand() -> None:
+    # p = 6/7, 1/2, 1/12: standard deviations .350, .5, .276. Of 15 states each has one; the next go, by weight/(n + 1),
+    # to b .25, a .175, b .167, c .138, b .125, a .117, b .1, c .092, a .087, b .083, b .071, a .07.
+    successes = {"a": (5, 5), "b": (2, 4), "c": (0, 10)}
+    assert states_by_uncertainty(successes, 10, 0.5) == {"a": 5, "b": 7, "c": 3}
+    assert states_by_uncertainty(successes, 10, 1.0) == {"a": 10, "b": 10, "c": 10}
+    assert states_by_uncertainty(successes, 10, 0.01) == {"a": 1, "b": 1, "c": 1}
+
+
+@given(
+    st.lists(st.integers(1, 20).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), min_size=1, max_size=8),
+    st.integers(1, 30),
+    st.floats(0.01, 1),
+)
+def test_as_many_states_as_asked_for_are_tried_and_even_chances_get_no_fewer(
+    successes: list[tuple[int, int]], states: int, share: float
+) -> None:
+    given_states = states_by_uncertainty({str(i): s for i, s in enumerate(successes)}, states, share)
+    assert sum(given_states.values()) == max(len(successes), round(share * states * len(successes)))
+    assert all(1 <= n <= states for n in given_states.values())
+    doubt = [abs((k + 1) / (n + 2) - 0.5) for k, n in successes]
+    for i, a in enumerate(doubt):
+        for j, b in enumerate(doubt):
+            assert a >= b - 1e-9 or given_states[str(i)] >= given_states[str(j)] - 1
+
+
+def test_a_plan_may_give_tasks_different_numbers_of_states() -> None:
+    plan = CollectionPlan("p", "policy", ("a", "b"), range(5, 8), Path(), Path(), states_of={"b": 1})
+    assert plan.states == [("a", 5), ("b", 5), ("a", 6), ("a", 7)]
+
+
 @pytest.mark.parametrize("attempts", [(), (-0.1,), (0.0, 3.0), (float("nan"),)])
 def test_attempts_need_scales_in_range(attempts: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="attempts"):
@@ -105,6 +136,10 @@ def test_a_configuration_survives_its_file() -> None:
         ({"tasks": ["push-v3"], "iterations": 0}, "iterations 0"),
         ({"tasks": ["push-v3"], "seeds": {"validation": 30_005}}, "are in validation .* and in evaluation"),
         ({"tasks": ["push-v3"], "collection": {"via": "carrier pigeon"}}, "is not one of ros, pool"),
+        ({"tasks": ["push-v3"], "collection": {"active": 0}}, "active 0.0 is not in"),
+        ({"tasks": ["push-v3"], "zero_shot": {"tasks": ["push-v3"]}}, "push-v3 is among the tasks that are trained on"),
+        ({"tasks": ["push-v3"], "zero_shot": {"tasks": ["pish-v3"]}}, "zero_shot: .*pish-v3"),
+        ({"tasks": ["push-v3"], "zero_shot": {"suite": "mt99"}}, "zero_shot: .*mt99"),
         ({"tasks": ["push-v3"], "demonstrations": {"per_tusk": 1}}, "unknown key per_tusk; valid are bags, per_task"),
         ({"tasks": ["push-v3"], "demonstrations": {"per_task": 10_001}}, "seeds 10000 to 10000 are in demonstrations"),
     ],
@@ -144,6 +179,9 @@ class Simulated:
     def evaluate(self, arm: str, policy: Trained) -> None:
         self.calls.append(f"evaluate {arm}: {policy.name}")
 
+    def zero_shot(self, arm: str, policy: Trained) -> None:
+        self.calls.append(f"zero-shot {arm}: {policy.name}")
+
 
 def fbc_config(**changes: Any) -> FBCConfig:
     return from_mapping(FBCConfig, {"tasks": ["push-v3", "reach-v3"], **changes}, "test")
@@ -166,6 +204,16 @@ def test_the_order_of_a_run() -> None:
         "evaluate fbc_2: fbc_2",
         "evaluate control: control_2",
         "evaluate best_bc: bc",
+    ]
+
+
+def test_tasks_of_no_training_are_tried_last_by_every_arm() -> None:
+    stages = Simulated()
+    config = fbc_config(iterations=1, zero_shot={"tasks": ["drawer-close"]})
+    assert config.zero_shot.tasks == ("drawer-close-v3",)
+    filtered_behaviour_cloning(config, stages)
+    assert stages.calls[-4:] == [
+        f"zero-shot {arm}" for arm in ("bc: bc", "fbc_1: fbc_1", "control: control_1", "best_bc: bc")
     ]
 
 

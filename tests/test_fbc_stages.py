@@ -10,6 +10,7 @@ from rollout_manager.catalog import Catalog
 from rollout_manager.episode import Outcome
 from rollout_manager.labels import append_label, make_label
 from rollout_manager.pool import WorkerPool
+from rollout_manager.results import read_results
 from trainer.collection import CollectionPlan, done_tries
 from trainer.collection_pool import PoolCollector
 from trainer.config import from_mapping, to_plain
@@ -19,7 +20,7 @@ from trainer.fbc import Tries
 from trainer.fbc_config import FBCConfig
 from trainer.fbc_stages import RunStages
 from trainer.journal import Journal, Output
-from trainer.report import gather
+from trainer.report import PAGE, gather
 from vla_policy_node.checkpoint import load_checkpoint
 from vla_policy_node.exceptions import PolicyNodeError
 
@@ -27,17 +28,20 @@ pytestmark = pytest.mark.timeout(400)
 
 CONFIG = {
     "tasks": ["reach-v3"],
+    "zero_shot": {"tasks": ["drawer-close-v3"], "seeds": 2, "time_limit": 30},
     "iterations": 1,
     "start": "scratch",
     "time_limit": 80,
     "demonstrations": {"per_task": 2},
-    "collection": {"via": "pool", "seeds_per_task": 2, "attempts": [0.0], "mastered": 1.1},
+    "collection": {"via": "pool", "seeds_per_task": 4, "active": 0.5, "attempts": [0.0], "mastered": 1.1},
     "partial_credit": {"sparse_below": 1.0, "start": 0.01},
     "evaluation": {"validation_seeds": 1, "evaluation_seeds": 1},
     "references": {"control": False, "unfiltered": True},
     "base": {"steps": 6, "batch_size": 8, "threads": 1},
     "retrain": {"steps": 3, "batch_size": 8, "threads": 1},
 }
+
+ARMS = ("bc", "unfiltered", "fbc_1")
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +69,28 @@ def test_the_unfiltered_arm_learns_from_every_try(outputs: tuple[Path, dict[str,
     assert len(stages["keep 1"]["episodes"]) + sum(stages["keep 1"]["dropped"].values()) == 2
 
 
+def test_active_collection_tries_its_share(outputs: tuple[Path, dict[str, Output]]) -> None:
+    folder, stages = outputs
+    rows = read_results(folder / stages["collect 1"]["results"])
+    assert [row.seed for row in rows] == [10_000, 10_001]
+
+
+def test_every_arm_tries_the_tasks_of_no_training_and_the_report_shows_them(
+    outputs: tuple[Path, dict[str, Output]],
+) -> None:
+    folder, stages = outputs
+    rows = read_results(folder / "zero_shot.csv")
+    assert {(row.task, row.seed) for row in rows} == {("drawer-close-v3", 30_000), ("drawer-close-v3", 30_001)}
+    assert all(row.steps <= 30 for row in rows)
+    assert {row.checkpoint_digest for row in rows} == {stages[f"zero-shot {a}"]["digest"] for a in ARMS}
+    report = gather(folder)
+    assert [arm.name for arm in report.zero_shot] == list(ARMS)
+    assert "Tasks that nothing was trained on" in (folder / PAGE).read_text()
+
+
 def test_the_report_of_a_run_without_control(outputs: tuple[Path, dict[str, Output]]) -> None:
     report = gather(outputs[0])
-    assert [arm.name for arm in report.arms] == ["bc", "unfiltered", "fbc_1"]
+    assert [arm.name for arm in report.arms] == list(ARMS)
     assert "demonstrations alone" not in report.summary
 
 

@@ -31,12 +31,16 @@ def test_no_time_is_no_end() -> None:
 
 def test_what_cleans_up_after_ctrl_c_does_so_here() -> None:
     tidied = []
-    with pytest.raises(KeyboardInterrupt), piece_of(0.002):
+
+    def work() -> None:
         try:
             time.sleep(20)
         except KeyboardInterrupt:
             tidied.append("yes")
             raise
+
+    with pytest.raises(KeyboardInterrupt), piece_of(0.002):
+        work()
     assert tidied == ["yes"]
 
 

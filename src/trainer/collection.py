@@ -1,7 +1,7 @@
 """Tries of tasks, recorded as bags: what is to be tried, and who carries it out."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -29,6 +29,8 @@ class CollectionPlan:
     expert: the noise in what it sends."""
     noise_correlation: float = 0.0
     """Of an expert's noise, from one step to the next, in [0, 1)."""
+    states_of: Mapping[str, int] = field(default_factory=dict)
+    """How many of the seeds, from the first on, a task tries; all of them where it is not named."""
     first_attempt: int = 0
     """Number of the first of the attempts. Where states were tried before, a number not yet given makes the tries
     new ones: their names differ, and what is random in them."""
@@ -40,7 +42,12 @@ class CollectionPlan:
     @property
     def states(self) -> list[tuple[str, int]]:
         """Every (task, seed), tasks taking turns: what is interrupted has tried all of them alike."""
-        return [(task, seed) for seed in self.seeds for task in self.tasks]
+        return [
+            (task, seed)
+            for i, seed in enumerate(self.seeds)
+            for task in self.tasks
+            if i < self.states_of.get(task, len(self.seeds))
+        ]
 
     def unsolved(self, rows: Iterable[EpisodeResultRow]) -> list[tuple[str, int, int]]:
         """The tries to make next, given the rows of those that were made. See the function `unsolved`."""

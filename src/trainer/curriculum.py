@@ -1,5 +1,6 @@
 """What an iteration of filtered behaviour cloning asks for, given how well the policy does by now."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,29 @@ def progress_needed(config: PartialCreditConfig, iteration: int, successes: int,
 def not_mastered(successes: Mapping[str, tuple[int, int]], mastered: float) -> tuple[str, ...]:
     """The tasks whose success, as (successes, tries), is below `mastered`; an untried task is not mastered."""
     return tuple(task for task, (k, n) in successes.items() if n == 0 or k / n < mastered)
+
+
+def states_by_uncertainty(successes: Mapping[str, tuple[int, int]], states: int, share: float) -> dict[str, int]:
+    """How many of its `states` initial states each task tries, when only a share of all of them is to be tried.
+
+    A task's part grows with the standard deviation of one try, sqrt(p (1 - p)), p = (k + 1) / (n + 2) (Laplace's rule)
+    for k successes of n tries: more where a try may go either way, fewer where it is known how it goes. No task gets
+    none, and none more than it has.
+
+    Args:
+        successes: per task (successes, tries).
+        states: initial states of each task.
+        share: of all initial states, in (0, 1].
+    """
+    shares = {task: (k + 1) / (n + 2) for task, (k, n) in successes.items()}
+    weights = {task: math.sqrt(p * (1 - p)) for task, p in shares.items()}
+    given = dict.fromkeys(successes, 1)
+    for _ in range(round(share * states * len(successes)) - len(successes)):
+        # The one that is farthest below its part gets the next (Jefferson's method); equals in the tasks' order.
+        behind = [task for task in given if given[task] < states]
+        chosen = max(behind, key=lambda task: weights[task] / (given[task] + 1))
+        given[chosen] += 1
+    return given
 
 
 def check_attempts(attempts: Sequence[float]) -> None:

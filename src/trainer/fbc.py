@@ -74,6 +74,10 @@ class Stages(Protocol):
         """Measure a policy on the evaluation seeds."""
         ...
 
+    def zero_shot(self, arm: str, policy: Trained) -> None:
+        """Measure a policy on the tasks that nothing was trained on."""
+        ...
+
 
 def filtered_behaviour_cloning(config: FBCConfig, stages: Stages) -> dict[str, Trained]:
     """The whole run. Returns every arm by name: `bc`, `fbc_1`, `fbc_2`, ... and the references.
@@ -92,6 +96,9 @@ def filtered_behaviour_cloning(config: FBCConfig, stages: Stages) -> dict[str, T
     arms |= _references(config, stages, arms["bc"], tries)
     for arm, trained in arms.items():
         stages.evaluate(arm, trained)
+    if config.zero_shot.wanted:
+        for arm, trained in arms.items():
+            stages.zero_shot(arm, trained)
     return arms
 
 

@@ -1,6 +1,6 @@
 """The configuration of a whole run of filtered behaviour cloning: what is tried where, and how it is learned from."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rollout_manager.envs.tasks import find_tasks
@@ -47,6 +47,9 @@ class CollectionConfig:
     attempts: tuple[float, ...] = (0.0, 0.15, 0.3)
     """Exploration scale of each try of an initial state, as a share of half the action range. A state that the
     first try solves is not tried again; one that it does not solve is tried with the next scale."""
+    active: float = 1.0
+    """Share of the initial states that are tried, in (0, 1]. Below 1 they are spent where success is uncertain: the
+    more even the chances of a task are by the validation tries, the more of its states are among them."""
     graphs: int = 1
     """ROS graphs that share an iteration's tries, each with its own nodes. `via: ros` only."""
     mastered: float = 1.0
@@ -56,6 +59,7 @@ class CollectionConfig:
         check_attempts(self.attempts)
         require(self.seeds_per_task >= 1, f"collection: seeds_per_task {self.seeds_per_task} is not at least 1")
         require(self.graphs >= 1, f"collection: graphs {self.graphs} is not at least 1")
+        require(0 < self.active <= 1, f"collection: active {self.active} is not in (0, 1]")
         require(self.mastered > 0, f"collection: mastered {self.mastered} is not above 0")
 
 
@@ -84,6 +88,29 @@ class ReferenceConfig:
     """The same gradient steps on demonstrations alone, from the same start, chosen on the same seeds."""
     unfiltered: bool = False
     """The same, on demonstrations and all of the policy's tries, successful or not."""
+
+
+@dataclass(frozen=True)
+class ZeroShotConfig:
+    """Tasks that nothing was ever trained on, tried by every arm at the end."""
+
+    suite: str = ""
+    """A suite of the environment, all of whose tasks are tried where none is named. Neither: nothing is tried."""
+    tasks: tuple[str, ...] = ()
+    """Names, parts of names that only one task has, or suite/index."""
+    seeds: int = 20
+    """Initial states a task, those of the evaluation's first seed and on."""
+    time_limit: int = 0
+    """Steps after which a try is given up; 0: the environment's own limit."""
+
+    def __post_init__(self) -> None:
+        require(self.seeds >= 1, f"zero_shot: seeds {self.seeds} is not at least 1")
+        require(self.time_limit >= 0, f"zero_shot: time_limit {self.time_limit} is negative")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to try."""
+        return bool(self.suite or self.tasks)
 
 
 @dataclass(frozen=True)
@@ -128,6 +155,8 @@ class FBCConfig:
     """How success is measured."""
     references: ReferenceConfig = field(default_factory=ReferenceConfig)
     """Arms to compare with."""
+    zero_shot: ZeroShotConfig = field(default_factory=ZeroShotConfig)
+    """Tasks to be tried in the end without ever having been trained on."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "robot", self.robot or self.environment)
@@ -135,9 +164,22 @@ class FBCConfig:
             object.__setattr__(self, "tasks", find_tasks(self.environment, self.tasks, self.suite))
         except SimulatorError as error:
             raise ConfigError(f"tasks: {error}") from error
+        self._find_zero_shot()
         require(self.iterations >= 1, f"iterations {self.iterations} is not at least 1")
         require(self.time_limit >= 0 and self.workers >= 1, "time_limit is negative or workers is not at least 1")
         _ = self.seed_plan
+
+    def _find_zero_shot(self) -> None:
+        """Name the tasks in full. Raises: ConfigError: one is unknown, or is trained on."""
+        if not self.zero_shot.wanted:
+            return
+        try:
+            tasks = find_tasks(self.environment, self.zero_shot.tasks, self.zero_shot.suite)
+        except SimulatorError as error:
+            raise ConfigError(f"zero_shot: {error}") from error
+        if trained := sorted(set(tasks) & set(self.tasks)):
+            raise ConfigError(f"zero_shot: {', '.join(trained)} is among the tasks that are trained on")
+        object.__setattr__(self, "zero_shot", replace(self.zero_shot, tasks=tasks))
 
     @property
     def seed_plan(self) -> SeedPlan:

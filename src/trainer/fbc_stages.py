@@ -9,6 +9,7 @@ A run's folder:
     training/<run>/              checkpoints, log and state to resume from
     validation.csv               the tries that checkpoints were chosen by
     evaluation.csv               the tries that arms are measured by
+    zero_shot.csv                those on tasks that nothing was trained on
     results.csv  report/         those of the arms by name, and the report
 """
 
@@ -21,7 +22,7 @@ from rollout_manager.pool import WorkerPool
 from rollout_manager.results import EpisodeResultRow, latest_by_episode, read_results
 from trainer.bc import behaviour_cloning, image_size
 from trainer.collection import CollectionPlan, Collector, done_tries
-from trainer.curriculum import progress_needed
+from trainer.curriculum import progress_needed, states_by_uncertainty
 from trainer.dataset import load_episodes
 from trainer.episode_cache import EpisodeCache
 from trainer.evaluate import EvaluationPlan, evaluate, rollout_score
@@ -39,7 +40,7 @@ from vla_policy_node.normalization import Statistics
 from vla_policy_node.spec import load_spec
 
 DEMONSTRATIONS = Path("bags") / "demonstrations"
-VALIDATION, EVALUATION = "validation.csv", "evaluation.csv"
+VALIDATION, EVALUATION, ZERO_SHOT = "validation.csv", "evaluation.csv", "zero_shot.csv"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,21 @@ class RunStages:
     def evaluate(self, arm: str, policy: Trained) -> None:
         """See `Stages`."""
         what = f"evaluating {arm} on {len(self.config.seed_plan.evaluation)} new initial states a task"
-        self._stage(f"evaluate {arm}", what, lambda: self._evaluate(policy))
+        plan = self._plan(self.folder / policy.checkpoint, self.config.seed_plan.evaluation)
+        self._stage(f"evaluate {arm}", what, lambda: self._measure(policy, plan, EVALUATION))
+
+    def zero_shot(self, arm: str, policy: Trained) -> None:
+        """See `Stages`."""
+        config = self.config.zero_shot
+        first = self.config.seeds.evaluation
+        plan = replace(
+            self._plan(self.folder / policy.checkpoint, range(first, first + config.seeds)),
+            tasks=config.tasks,
+            time_limit=config.time_limit,
+            rules="",
+        )
+        what = f"trying {arm} on {len(config.tasks)} tasks that it was not trained on"
+        self._stage(f"zero-shot {arm}", what, lambda: self._measure(policy, plan, ZERO_SHOT))
 
     def _stage(self, name: str, what: str, work: Callable[[], Output]) -> Output:
         if self.journal.output(name) is None:
@@ -120,6 +135,7 @@ class RunStages:
             results=self.folder / "tries" / f"iteration_{iteration}.csv",
             checkpoint=self.folder / policy.checkpoint,
             attempts=self.config.collection.attempts,
+            states_of=self._states_of(policy, tasks),
             first_attempt=0 if self.config.collection.fresh else (iteration - 1) * len(self.config.collection.attempts),
             time_limit=self.config.time_limit,
             execute_every=self.config.evaluation.execute_every,
@@ -128,6 +144,14 @@ class RunStages:
         self._check_driver(plan, policy)
         skipped = [task for task in self.config.tasks if task not in tasks]
         return {"bags": [str(bags)], "skipped": skipped, "policy": policy.digest, **self._tried(plan)}
+
+    def _states_of(self, policy: Trained, tasks: Sequence[str]) -> dict[str, int]:
+        """How many initial states each task tries; empty: all of them."""
+        collection = self.config.collection
+        if collection.active == 1:
+            return {}
+        validation = {task: policy.validation[task] for task in tasks}
+        return states_by_uncertainty(validation, collection.seeds_per_task, collection.active)
 
     def _check_driver(self, plan: CollectionPlan, policy: Trained) -> None:
         """Raises: TrainerError: a try was driven by another checkpoint than the one asked for."""
@@ -228,9 +252,8 @@ class RunStages:
     def _validation(self, checkpoint: Path) -> EvaluationPlan:
         return self._plan(checkpoint, self.config.seed_plan.validation)
 
-    def _evaluate(self, policy: Trained) -> Output:
-        plan = self._plan(self.folder / policy.checkpoint, self.config.seed_plan.evaluation)
-        rows = evaluate(plan, self.folder / EVALUATION, policy.digest, pool=self.pool)
+    def _measure(self, policy: Trained, plan: EvaluationPlan, results: str) -> Output:
+        rows = evaluate(plan, self.folder / results, policy.digest, pool=self.pool)
         solved = sum(row.success for row in rows)
         return {"checkpoint": policy.checkpoint, "digest": policy.digest, "tries": len(rows), "successes": solved}
 

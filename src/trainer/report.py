@@ -8,7 +8,7 @@ from typing import Any
 
 from rollout_manager.results import COLUMNS, EpisodeResultRow, read_results
 from trainer.exceptions import TrainerError
-from trainer.fbc_stages import EVALUATION, measured
+from trainer.fbc_stages import EVALUATION, ZERO_SHOT, measured
 from trainer.journal import Output, read_journal
 from trainer.report_data import Ancestor, Arm, Candidate, Collection, Curve, Report, Video, attempts_of
 from trainer.report_page import page
@@ -46,7 +46,7 @@ def gather(folder: Path, videos: Sequence[Video] = ()) -> Report:
     """Everything that a run's folder says. Raises as `write_report`."""
     journal = read_journal(folder / JOURNAL)
     outputs: dict[str, Output] = {stage["name"]: stage["output"] for stage in journal["stages"]}
-    arms = _arms(folder, outputs)
+    arms = _arms(folder, outputs, "evaluate ", EVALUATION)
     if not arms:
         raise TrainerError(f"'{folder}': nothing has been evaluated yet; finish the run first")
     config = journal["config"]
@@ -56,6 +56,7 @@ def gather(folder: Path, videos: Sequence[Video] = ()) -> Report:
         "and what the policy taught itself",
         summary=summary(arms),
         arms=arms,
+        zero_shot=_arms(folder, outputs, "zero-shot ", ZERO_SHOT),
         pairs=_pairs(arms),
         losses=tuple(curve for name in trained if (curve := _loss(folder, name))),
         candidates=tuple(c for name, output in trained.items() for c in _candidates(name, output)),
@@ -110,12 +111,13 @@ def _cells(row: EpisodeResultRow) -> list[str]:
     return [str(cells[name]) for name in COLUMNS]
 
 
-def _arms(folder: Path, outputs: Mapping[str, Output]) -> tuple[Arm, ...]:
+def _arms(folder: Path, outputs: Mapping[str, Output], stages: str, results: str) -> tuple[Arm, ...]:
+    """The arms that the stages whose names begin so have measured, into a results file; references first."""
     arms = []
     for stage, output in outputs.items():
-        if stage.startswith("evaluate "):
-            name = stage.removeprefix("evaluate ")
-            rows = tuple(measured(folder / EVALUATION, output["digest"]))
+        if stage.startswith(stages):
+            name = stage.removeprefix(stages)
+            rows = tuple(measured(folder / results, output["digest"]))
             note = NOTES.get(name, "demonstrations and its own successes so far")
             arms.append(Arm(name, title_of(name), rows, f"{note} ({output['checkpoint']})", output["checkpoint"]))
     order = ("bc", "best_bc", "control", "unfiltered")
@@ -205,8 +207,18 @@ def _facts(config: Mapping[str, Any], arms: Sequence[Arm]) -> dict[str, str]:
     facts = {
         "environment": f"{row.environment}, robot {config['robot']} (spec {row.spec_digest})",
         "evaluation seeds": f"{evaluation['evaluation_seeds']} a task from {start['evaluation']} on",
+        "collection seeds": _collection_seeds(config),
         "validation seeds": f"{evaluation['validation_seeds']} a task from {start['validation']} on",
         "exploration per try": ", ".join(f"{scale:g}" for scale in config["collection"]["attempts"]),
         "time limit": f"{config['time_limit']} steps",
     }
     return facts | dict(row.versions)
+
+
+def _collection_seeds(config: Mapping[str, Any]) -> str:
+    collection, first = config["collection"], config["seeds"]["collection"]
+    kind = "new ones each iteration" if collection["fresh"] else "the same ones each iteration"
+    active = (
+        "" if collection["active"] == 1 else f", {100 * collection['active']:g} % of them where success is uncertain"
+    )
+    return f"{collection['seeds_per_task']} a task from {first} on, {kind}{active}"

@@ -102,6 +102,8 @@ class Report:
     title: str
     summary: str
     arms: tuple[Arm, ...]
+    zero_shot: tuple[Arm, ...] = ()
+    """The same on tasks that nothing was trained on, where such were tried."""
     pairs: tuple[tuple[str, str], ...] = ()
     """Names of the arms to compare: the reference, then the one that should be better."""
     losses: tuple[Curve, ...] = ()
@@ -117,10 +119,15 @@ class Report:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(row.task for arm in self.arms for row in arm.rows))
+        return tasks_of(self.arms)
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)
+
+
+def tasks_of(arms: Iterable[Arm]) -> tuple[str, ...]:
+    """The tasks that were tried, in the order in which they were."""
+    return tuple(dict.fromkeys(row.task for arm in arms for row in arm.rows))
 
 
 def attempts_of(rows: Iterable[EpisodeResultRow]) -> tuple[tuple[float, int, int], ...]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from trainer import report_plots as plots
-from trainer.report_data import Report
+from trainer.report_data import Arm, Report, tasks_of
 from trainer.report_style import STYLE
 from trainer.report_video import animation
 from trainer.statistics import Summary, compare_paired, success_by_state
@@ -15,8 +15,9 @@ def page(report: Report) -> str:
     """The whole page. Sections of which the report has nothing are left out."""
     sections = [
         _section("Success on seeds that nothing was trained or chosen with", _results(report)),
-        _section("Task by task", _task_table(report) + _figure(plots.task_plot(report.arms, report.tasks))),
+        _section("Task by task", _task_table(report.arms) + _figure(plots.task_plot(report.arms, report.tasks))),
         _section("Is the difference real?", _comparisons(report)),
+        _section("Tasks that nothing was trained on", _zero_shot(report)),
         _section("Before and after, from the same initial state", _videos(report)),
         _section("Learning", _learning(report)),
         _section("What was collected, what was kept", _collections(report)),
@@ -67,13 +68,20 @@ def _results(report: Report) -> str:
         steps = f"{summary.steps.median:g}" if summary.steps.successes else "–"
         rows.append((title, _share(summary, steps=False), steps, str(summary.aborted)))
     head = ("", "success, tries, 95 % interval", "steps to success (median)", "aborted (not counted)")
-    return _figure(plots.success_plot(report.arms)) + table(head, rows)
+    pictures = _figure(plots.success_plot(report.arms)) + _figure(plots.iterations_plot(report.arms))
+    return f"<div class='pair'>{pictures}</div>" + table(head, rows)
 
 
-def _task_table(report: Report) -> str:
-    rows = [[escape(task), *(_share(arm.of_task(task)) for arm in report.arms)] for task in report.tasks]
-    rows.append(["<b>all tasks</b>", *(_share(arm.summary) for arm in report.arms)])
-    return table(["task", *(escape(arm.title) for arm in report.arms)], rows)
+def _task_table(arms: Sequence[Arm]) -> str:
+    rows = [[escape(task), *(_share(arm.of_task(task)) for arm in arms)] for task in tasks_of(arms)]
+    rows.append(["<b>all tasks</b>", *(_share(arm.summary) for arm in arms)])
+    return table(["task", *(escape(arm.title) for arm in arms)], rows)
+
+
+def _zero_shot(report: Report) -> str:
+    if not report.zero_shot:
+        return ""
+    return _figure(plots.success_plot(report.zero_shot)) + _task_table(report.zero_shot)
 
 
 def _share(summary: Summary, steps: bool = True) -> str:

@@ -1,6 +1,7 @@
 """The report's pictures, each drawn into one SVG text; nothing here reads a file or keeps state."""
 
 import io
+import math
 from collections.abc import Sequence
 
 from matplotlib import rc_context
@@ -14,6 +15,10 @@ INK, FAINT, GRID = "#1d2733", "#6b7684", "#e4e8ed"
 OWN_COLOURS = ("#9cc3ee", "#5b9be0", "#2672c9", "#134f96", "#0a3264")
 REFERENCE_COLOURS = {"bc": "#9aa3ad", "best_bc": "#c9a227", "control": "#d97b29", "unfiltered": "#b0559b"}
 GOOD, BAD = "#2a9d5c", "#c9483b"
+MOST_BARS = 6
+"""Tasks that bars are drawn for; more are told apart better in a map."""
+LONGEST = 64
+"""Characters of a task's name beside a row of the map."""
 
 
 def arm_colour(name: str, names: Sequence[str]) -> str:
@@ -45,8 +50,62 @@ def success_plot(arms: Sequence[Arm]) -> str:
     return _svg(figure)
 
 
+def iterations_plot(arms: Sequence[Arm]) -> str:
+    """Success over iterations, 0 being behaviour cloning, with 95 % Wilson intervals; references where they ended."""
+    figure, axes = _figure(5.1, 3.0)
+    names = [arm.name for arm in arms]
+    own = {0 if arm.name == "bc" else int(arm.name.removeprefix("fbc_")): arm for arm in arms if is_own(arm.name)}
+    last = max(own, default=0)
+    places = [(i, own[i], 0.0) for i in sorted(own)]
+    others = [arm for arm in arms if not is_own(arm.name)]
+    places += [(last, arm, 0.12 * (k + 1)) for k, arm in enumerate(others)]
+    for i, arm, aside in places:
+        rate, colour = arm.summary.rate, arm_colour(arm.name, names)
+        axes.plot([i + aside] * 2, [100 * rate.low, 100 * rate.high], color=colour, lw=1.4)
+        axes.plot(i + aside, 100 * rate.value, "D" if aside else "o", ms=6, color=colour, label=arm.title)
+    axes.plot(
+        sorted(own), [100 * own[i].summary.rate.value for i in sorted(own)], color=OWN_COLOURS[2], lw=1.2, zorder=0
+    )
+    axes.set_xticks(range(last + 1))
+    axes.set_xlabel("iteration")
+    axes.set_ylabel("success, %")
+    axes.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def is_own(name: str) -> bool:
+    """Whether an arm is a step of the method itself: the base or an iteration."""
+    return name == "bc" or name.startswith("fbc_")
+
+
 def task_plot(arms: Sequence[Arm], tasks: Sequence[str]) -> str:
-    """Success of every arm on every task, as groups of bars."""
+    """Success of every arm on every task: groups of bars for a few tasks, a map for many."""
+    return _task_bars(arms, tasks) if len(tasks) <= MOST_BARS else _task_map(arms, tasks)
+
+
+def _task_map(arms: Sequence[Arm], tasks: Sequence[str]) -> str:
+    """A row a task, a column an arm, the share of successes as colour and number."""
+    figure, axes = _figure(4.6 + 0.62 * len(arms), 0.9 + 0.19 * len(tasks))
+    shares = [[100 * arm.of_task(task).rate.value for arm in arms] for task in tasks]
+    axes.imshow(shares, cmap="RdYlGn", vmin=0, vmax=100, aspect="auto", alpha=0.75)
+    for row, values in enumerate(shares):
+        for column, share in enumerate(values):
+            text = "–" if math.isnan(share) else f"{share:.0f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=INK)
+    axes.set_yticks(range(len(tasks)), [shortened(task) for task in tasks], fontsize=7)
+    axes.set_xticks(range(len(arms)), [arm.title for arm in arms])
+    axes.xaxis.tick_top()
+    axes.grid(visible=False)
+    return _svg(figure)
+
+
+def shortened(task: str) -> str:
+    """A task's name so that it fits beside a row, its two ends kept: they tell one from the other."""
+    text = task.replace("_", " ").replace("-v3", "")
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2 - 1]} … {text[-(LONGEST // 2 - 2) :]}"
+
+
+def _task_bars(arms: Sequence[Arm], tasks: Sequence[str]) -> str:
     figure, axes = _figure(10.4, 3.0)
     names = [arm.name for arm in arms]
     width = 0.84 / len(arms)
