@@ -215,7 +215,10 @@ def test_a_reader_that_has_enough_is_no_error(bags: Path) -> None:
             ["evaluate", "--tasks", "reach-v3", "--driver", "none", "--robot", "r2d2"],
             "robot 'r2d2': neither a file nor",
         ),
-        (["fbc", "--config", "nope", "--output", "x"], "'nope': neither a file nor one of libero90, libero_10tasks, metaworld"),
+        (
+            ["fbc", "--config", "nope", "--output", "x"],
+            "'nope': neither a file nor one of libero90, libero_10tasks, metaworld",
+        ),
         (["demo", "--output", "x", "--iterations", "0"], "iterations 0 is not at least 1"),
         (["report", "nowhere"], "is not the journal of a run"),
         (["bags", "list", "nowhere"], "no such folder of bags"),

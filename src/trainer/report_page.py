@@ -14,24 +14,29 @@ from trainer.statistics import Summary, compare_paired, success_by_state
 def page(report: Report) -> str:
     """The whole page. Sections of which the report has nothing are left out."""
     sections = [
-        _section("Success on seeds that nothing was trained or chosen with", _results(report)),
-        _section("Task by task", _task_table(report.arms) + _figure(plots.task_plot(report.arms, report.tasks))),
-        _section("Is the difference real?", _comparisons(report)),
-        _section("Tasks that nothing was trained on", _zero_shot(report)),
-        _section("Before and after, from the same initial state", _videos(report)),
-        _section("Learning", _learning(report)),
-        _section("What was collected, what was kept", _collections(report)),
-        _section("Where each checkpoint comes from", _lineage(report)),
-        _section("Time", _times(report)),
-        _section("Where everything is", _pairs_table(report.paths.items())),
-        _section("Facts", _pairs_table(report.facts.items())),
+        section("Success on seeds that nothing was trained or chosen with", _results(report)),
+        section("Task by task", task_table(report.arms) + figure(plots.task_plot(report.arms, report.tasks))),
+        section("Is the difference real?", _comparisons(report)),
+        section("Tasks that nothing was trained on", _zero_shot(report)),
+        section("Before and after, from the same initial state", _videos(report)),
+        section("Learning", _learning(report)),
+        section("What was collected, what was kept", _collections(report)),
+        section("Where each checkpoint comes from", _lineage(report)),
+        section("Time", _times(report)),
+        section("Where everything is", _pairs_table(report.paths.items())),
+        section("Facts", _pairs_table(report.facts.items())),
     ]
+    return document(report.title, report.summary, sections)
+
+
+def document(title: str, summary: str, sections: Sequence[str]) -> str:
+    """A whole page of sections that are HTML already."""
     return (
         "<!doctype html>\n"
-        f'<html lang="en"><head><meta charset="utf-8"><title>{escape(report.title)}</title>'
+        f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{STYLE}</style></head><body><main>"
-        f"<h1>{escape(report.title)}</h1><p class='summary'>{escape(report.summary)}</p>{''.join(sections)}"
+        f"<h1>{escape(title)}</h1><p class='summary'>{escape(summary)}</p>{''.join(sections)}"
         "</main></body></html>\n"
     )
 
@@ -47,11 +52,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers_from: int 
     return f"<div class='wide'><table><thead><tr>{cells('th', head)}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
-def _section(title: str, content: str) -> str:
+def section(title: str, content: str) -> str:
+    """A titled part of the page; nothing where there is no content."""
     return f"<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
 
 
-def _figure(svg: str) -> str:
+def figure(svg: str) -> str:
+    """A picture that is SVG text."""
     # As an image, so that ids and styles of one picture cannot reach into another.
     return f"<img class='plot' alt='' src='{_data_uri('image/svg+xml', svg.encode())}'>"
 
@@ -66,25 +73,27 @@ def _results(report: Report) -> str:
         title = f"<b>{escape(arm.title)}</b><br><small>{escape(arm.note)}</small>"
         summary = arm.summary
         steps = f"{summary.steps.median:g}" if summary.steps.successes else "–"
-        rows.append((title, _share(summary, steps=False), steps, str(summary.aborted)))
+        rows.append((title, share(summary, steps=False), steps, str(summary.aborted)))
     head = ("", "success, tries, 95 % interval", "steps to success (median)", "aborted (not counted)")
-    pictures = _figure(plots.success_plot(report.arms)) + _figure(plots.iterations_plot(report.arms))
+    pictures = figure(plots.success_plot(report.arms)) + figure(plots.iterations_plot(report.arms))
     return f"<div class='pair'>{pictures}</div>" + table(head, rows)
 
 
-def _task_table(arms: Sequence[Arm]) -> str:
-    rows = [[escape(task), *(_share(arm.of_task(task)) for arm in arms)] for task in tasks_of(arms)]
-    rows.append(["<b>all tasks</b>", *(_share(arm.summary) for arm in arms)])
+def task_table(arms: Sequence[Arm]) -> str:
+    """Success of every arm on every task, and on all."""
+    rows = [[escape(task), *(share(arm.of_task(task)) for arm in arms)] for task in tasks_of(arms)]
+    rows.append(["<b>all tasks</b>", *(share(arm.summary) for arm in arms)])
     return table(["task", *(escape(arm.title) for arm in arms)], rows)
 
 
 def _zero_shot(report: Report) -> str:
     if not report.zero_shot:
         return ""
-    return _figure(plots.success_plot(report.zero_shot)) + _task_table(report.zero_shot)
+    return figure(plots.success_plot(report.zero_shot)) + task_table(report.zero_shot)
 
 
-def _share(summary: Summary, steps: bool = True) -> str:
+def share(summary: Summary, steps: bool = True) -> str:
+    """A cell: share of successes, how many of how many, interval; on request the median of steps to success."""
     rate = summary.rate
     if not rate.trials:
         return "–"
@@ -130,9 +139,9 @@ def _videos(report: Report) -> str:
 def _learning(report: Report) -> str:
     parts = []
     if report.candidates:
-        parts.append(_figure(plots.validation_plot(report.candidates)))
+        parts.append(figure(plots.validation_plot(report.candidates)))
     if report.losses:
-        parts.append(_figure(plots.loss_plot(report.losses)))
+        parts.append(figure(plots.loss_plot(report.losses)))
     return f"<div class='pair'>{''.join(parts)}</div>" if parts else ""
 
 
@@ -151,7 +160,7 @@ def _collections(report: Report) -> str:
         for c in report.collections
     ]
     head = ("", "successes of tries", "kept", "kept per task", "dropped, with reason", "mastered, not tried")
-    return _figure(plots.collection_plot(report.collections)) + table(head, rows)
+    return figure(plots.collection_plot(report.collections)) + table(head, rows)
 
 
 def _lineage(report: Report) -> str:

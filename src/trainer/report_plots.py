@@ -50,8 +50,12 @@ def success_plot(arms: Sequence[Arm]) -> str:
     return _svg(figure)
 
 
-def iterations_plot(arms: Sequence[Arm]) -> str:
-    """Success over iterations, 0 being behaviour cloning, with 95 % Wilson intervals; references where they ended."""
+def iterations_plot(arms: Sequence[Arm], runs: Sequence[Sequence[Arm]] = ()) -> str:
+    """Success over iterations, 0 being behaviour cloning, with 95 % Wilson intervals; references where they ended.
+
+    Args:
+        runs: for each arm the arms of single runs that it sums up, drawn as small dots beside it.
+    """
     figure, axes = _figure(5.1, 3.0)
     names = [arm.name for arm in arms]
     own = {0 if arm.name == "bc" else int(arm.name.removeprefix("fbc_")): arm for arm in arms if is_own(arm.name)}
@@ -59,7 +63,10 @@ def iterations_plot(arms: Sequence[Arm]) -> str:
     places = [(i, own[i], 0.0) for i in sorted(own)]
     others = [arm for arm in arms if not is_own(arm.name)]
     places += [(last, arm, 0.12 * (k + 1)) for k, arm in enumerate(others)]
+    singles = dict(zip(names, runs, strict=False))
     for i, arm, aside in places:
+        dots = [100 * single.summary.rate.value for single in singles.get(arm.name, ())]
+        axes.plot([i + aside - 0.05] * len(dots), dots, ".", ms=4, color=FAINT)
         rate, colour = arm.summary.rate, arm_colour(arm.name, names)
         axes.plot([i + aside] * 2, [100 * rate.low, 100 * rate.high], color=colour, lw=1.4)
         axes.plot(i + aside, 100 * rate.value, "D" if aside else "o", ms=6, color=colour, label=arm.title)

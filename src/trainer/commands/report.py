@@ -1,4 +1,4 @@
-"""`encore report`: the report of a run made anew, from what its folder holds."""
+"""`encore report`: the report of a run made anew, or of several seeds together, from what their folders hold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,14 +7,17 @@ from pathlib import Path
 import tyro
 
 from trainer.commands.arguments import parse
+from trainer.exceptions import ConfigError
 
 
 @dataclass(frozen=True)
 class ReportCommand:
-    """Make the report of a run of `encore fbc` or `encore demo` anew."""
+    """Make the report of a run of `encore fbc` or `encore demo` anew, or of several that differ in training seeds."""
 
-    folder: tyro.conf.Positional[Path]
-    """The run's folder."""
+    folders: tyro.conf.Positional[tuple[Path, ...]]
+    """The run's folder; or those of several runs of one experiment, for one page on all of them."""
+    page: Path = Path("seeds.html")
+    """The page on several runs; a single one's is in its folder."""
     films: bool = True
     """Film before and after; takes some seconds a film."""
     gif: Path | None = None
@@ -22,7 +25,7 @@ class ReportCommand:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command. Raises: TrainerError: the folder holds no run, or nothing was evaluated yet."""
+    """Run the command. Raises: TrainerError: a folder holds no run, nothing was evaluated yet, or the runs differ."""
     options = parse(ReportCommand, arguments, "report")
 
     from trainer.config import from_mapping
@@ -33,7 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     from trainer.report import JOURNAL, gather, write_report
     from trainer.report_video import animation
 
-    folder = options.folder.resolve()
+    if len(options.folders) != 1:
+        return _several(options)
+    folder = options.folders[0].resolve()
     config = from_mapping(FBCConfig, read_journal(folder / JOURNAL)["config"], str(folder / JOURNAL))
     films = make_films(config, folder) if options.films or options.gif else []
     page = write_report(folder, films)
@@ -41,4 +46,18 @@ def main(arguments: Sequence[str]) -> int:
         options.gif.parent.mkdir(parents=True, exist_ok=True)
         options.gif.write_bytes(animation(films[0].frames, films[0].frames_per_second, "gif"))
     print_table(gather(folder), folder, page)
+    return 0
+
+
+def _several(options: ReportCommand) -> int:
+    if not options.folders:
+        raise ConfigError("report: name the folder of a run, or those of several")
+
+    from trainer.report import title_of
+    from trainer.seeds_report import Spread, write_seeds_report
+
+    for arm in write_seeds_report([folder.resolve() for folder in options.folders], options.page):
+        each = ", ".join(f"{100 * share:.1f}" for share in arm.shares)
+        print(f"{title_of(arm.name):<12} {Spread.of(arm.shares)}  seeds: {each}")
+    print(f"(mean over seeds, 95 % interval by Student's t)\nreport       {options.page}")
     return 0
