@@ -14,6 +14,7 @@ from pathlib import Path
 from rollout_manager.drivers import ExpertDriver
 from rollout_manager.env import Env
 from rollout_manager.envs.registry import make_env
+from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import Expert, expert_noise, make_expert
 from rollout_manager.rollout import Tick, new_header
 from rollout_manager.success_rules import Rule, load_rules
@@ -39,7 +40,7 @@ class Verdicts:
 
 def judged(env: Env, expert: Expert, rule: Rule, task: str, seed: int, noise: float) -> Verdicts:
     """One try by the expert, seen by both."""
-    driver = ExpertDriver(expert, expert_noise(env.name, env.spec, noise, 0.8))
+    driver = ExpertDriver(Demonstrator(expert, env.spec, expert_noise(env.name, env.spec, noise, 0.8)))
     header = new_header(env, task, seed, driver="expert", exploration=noise)
     env.reset(task, seed)
     driver.reset(header)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rollout_manager.drivers import ExpertDriver
 from rollout_manager.envs.registry import make_env
 from rollout_manager.exceptions import SimulatorError
+from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import ActionNoise, make_expert
 from rollout_manager.rollout import DecisionLog, new_header, run_episode
 from vla_policy_node.spec import load_spec
@@ -22,7 +23,7 @@ def test_experts_solve_their_tasks_from_the_privileged_state() -> None:
     endings = []
     for task in ("reach-v3", "push-v3", "drawer-open-v3", "window-open-v3", "button-press-topdown-v3"):
         header = new_header(env, task, 0, driver="expert")
-        driver = ExpertDriver(expert, ActionNoise(SPEC, 0.0))
+        driver = ExpertDriver(Demonstrator(expert, SPEC, ActionNoise(SPEC, 0.0)))
         endings.append(run_episode(env, driver, header, header.time_limit_steps).outcome)
     assert [outcome.ending for outcome in endings] == ["success"] * 5
     assert all(outcome.steps < 150 and outcome.progress == 1 for outcome in endings)
@@ -33,7 +34,9 @@ def test_executed_is_clean_plus_noise_and_the_clean_one_is_proposed() -> None:
     header = new_header(env, "push-v3", 0, driver="expert", exploration=0.1)
     assert header.label_source == "proposed"
     log = DecisionLog()
-    run_episode(env, ExpertDriver(make_expert("metaworld"), ActionNoise(SPEC, 0.1)), header, 40, [log])
+    run_episode(
+        env, ExpertDriver(Demonstrator(make_expert("metaworld"), SPEC, ActionNoise(SPEC, 0.1))), header, 40, [log]
+    )
     clean = np.array([d.chunk.actions[0] for d in log.decisions if d.chunk is not None])
     sent = np.array([d.action for d in log.decisions])
     assert len(clean) == len(sent) == 40

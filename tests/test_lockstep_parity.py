@@ -20,6 +20,7 @@ from rollout_manager.bag import EpisodeReader
 from rollout_manager.drivers import ExpertDriver, PolicyDriver
 from rollout_manager.envs.registry import make_env
 from rollout_manager.episode import Driver as DriverName
+from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import ActionNoise, make_expert
 from rollout_manager.recorder import BagObserver
 from rollout_manager.results import read_results
@@ -47,7 +48,7 @@ def test_the_expert_acts_alike(ros_domain: int, tmp_path: Path, scale: float) ->
     with make_graph(tmp_path, ros_domain, {"sim": {}, "expert": {}}) as graph:
         status, said = run_manager(graph, schedule=schedule, output=tmp_path / "live")
     assert status == 0, said
-    driver = ExpertDriver(make_expert("metaworld"), ActionNoise(METAWORLD, scale, 0.5))
+    driver = ExpertDriver(Demonstrator(make_expert("metaworld"), METAWORLD, ActionNoise(METAWORLD, scale, 0.5)))
     local = in_process(driver, "expert", tmp_path / "local", 200, 0, scale)
     [row] = read_results(tmp_path / "live" / "results.csv")
     assert (row.steps, row.ending) == (local.outcome.steps, local.outcome.ending)

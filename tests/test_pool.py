@@ -18,6 +18,7 @@ from rollout_manager.drivers import ExpertDriver, PolicyDriver
 from rollout_manager.envs.metaworld import MetaWorldEnv
 from rollout_manager.episode import EpisodeHeader, Outcome
 from rollout_manager.exceptions import RolloutError, ScheduleError
+from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import ActionNoise, make_expert
 from rollout_manager.labels import current, read_labels
 from rollout_manager.pool import EpisodeRequest, WorkerPool, run_pool
@@ -103,7 +104,9 @@ def in_process(request: EpisodeRequest) -> tuple[EpisodeHeader, Outcome, Float32
         exploration=request.exploration,
         time_limit=request.time_limit,
     )
-    driver = ExpertDriver(make_expert("metaworld"), ActionNoise(SPEC, request.exploration, request.noise_correlation))
+    driver = ExpertDriver(
+        Demonstrator(make_expert("metaworld"), SPEC, ActionNoise(SPEC, request.exploration, request.noise_correlation))
+    )
     result = run_episode(env, driver, header, header.time_limit_steps, [log])
     env.close()
     return result.header, result.outcome, np.array([d.action for d in log.decisions])

@@ -11,6 +11,7 @@ from rollout_manager.env import Landmarks, StepResult
 from rollout_manager.envs.metaworld import MetaWorldEnv
 from rollout_manager.episode import Ending, EpisodeHeader, Outcome
 from rollout_manager.exceptions import RolloutError, SimulatorError
+from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import ActionNoise, make_expert
 from rollout_manager.rollout import (
     START_NS,
@@ -147,7 +148,7 @@ def policy_driver(policy: Steering, scale: float = 0.0, execute: str = "replan",
 
 
 def expert_driver(scale: float = 0.0) -> ExpertDriver:
-    return ExpertDriver(make_expert("metaworld"), ActionNoise(SPEC, scale, 0.5))
+    return ExpertDriver(Demonstrator(make_expert("metaworld"), SPEC, ActionNoise(SPEC, scale, 0.5)))
 
 
 def sent(witness: Witness) -> Float32Array:
@@ -157,7 +158,7 @@ def sent(witness: Witness) -> Float32Array:
 def run_counter(x: float, limit: int = 30) -> tuple[Outcome, Witness]:
     env, witness = Counter(), Witness()
     header = new_header(env, "count", 0, driver="expert")
-    driver = ExpertDriver(Constant(x), ActionNoise(SPEC, 0.0))
+    driver = ExpertDriver(Demonstrator(Constant(x), SPEC, ActionNoise(SPEC, 0.0)))
     return run_episode(env, driver, header, limit, [witness]).outcome, witness
 
 
@@ -180,7 +181,7 @@ def test_how_an_episode_ends(x: float, limit: int, ending: Ending, steps: int, p
 def test_stamps_are_one_period_apart_and_the_last_readings_come_after_the_last_action() -> None:
     env, witness = Counter(), Witness(needs_images=True)
     header = new_header(env, "count", 0, driver="expert")
-    run_episode(env, ExpertDriver(Constant(1), ActionNoise(SPEC, 0.0)), header, 30, [witness])
+    run_episode(env, ExpertDriver(Demonstrator(Constant(1), SPEC, ActionNoise(SPEC, 0.0))), header, 30, [witness])
     assert [r.stamp_ns for r in witness.records] == [START_NS + k * PERIOD for k in range(5)]
     assert [r.readings.images["front"][0, 0, 0] for r in witness.records if r.readings] == [0, 1, 2, 3, 4]
     ((_, stamp, last),) = witness.ends
@@ -202,7 +203,7 @@ def test_what_an_expert_says_of_its_trouble_is_the_reason_of_a_try_that_runs_out
     env = Counter()
     header = new_header(env, "count", 0, driver="expert")
     for trouble in ("", "no grasp"):
-        driver = ExpertDriver(Constant(0, trouble), ActionNoise(SPEC, 0.0))
+        driver = ExpertDriver(Demonstrator(Constant(0, trouble), SPEC, ActionNoise(SPEC, 0.0)))
         assert run_episode(env, driver, header, 3).outcome.reason == trouble
 
 
@@ -210,7 +211,7 @@ def test_an_error_reaches_the_observers_as_an_abort_and_then_the_caller() -> Non
     env, witnesses = Counter(breaks_at=3), [Witness(), Witness(needs_images=True)]
     header = new_header(env, "count", 0, driver="expert")
     with pytest.raises(ZeroDivisionError):
-        run_episode(env, ExpertDriver(Constant(1), ActionNoise(SPEC, 0.0)), header, 30, witnesses)
+        run_episode(env, ExpertDriver(Demonstrator(Constant(1), SPEC, ActionNoise(SPEC, 0.0))), header, 30, witnesses)
     for witness in witnesses:
         ((outcome, _, readings),) = witness.ends
         assert (outcome.ending, outcome.steps, outcome.progress) == ("aborted", 3, 0.6)

@@ -13,6 +13,7 @@ from rollout_manager.drivers import ExpertDriver
 from rollout_manager.env import Landmarks
 from rollout_manager.envs.registry import make_env
 from rollout_manager.exceptions import SimulatorError
+from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import ActionNoise, make_expert
 from rollout_manager.rollout import EpisodeResult, new_header, run_episode
 from rollout_manager.success import simulator_label
@@ -100,7 +101,9 @@ def reach(tmp_path: Path, rules: Mapping[str, object]) -> EpisodeResult:
     env = make_env("metaworld", rules=str(path))
     try:
         header = new_header(env, "reach-v3", 0, driver="expert")
-        return run_episode(env, ExpertDriver(make_expert("metaworld"), ActionNoise(env.spec, 0.0)), header, 200)
+        return run_episode(
+            env, ExpertDriver(Demonstrator(make_expert("metaworld"), env.spec, ActionNoise(env.spec, 0.0))), header, 200
+        )
     finally:
         env.close()
 
@@ -109,7 +112,9 @@ def test_a_simulated_try_is_judged_by_the_rule(tmp_path: Path) -> None:
     """Two ways of saying what MetaWorld says of reaching (within 5 cm), one that is met sooner, one that never is."""
     env = make_env("metaworld")
     header = new_header(env, "reach-v3", 0, driver="expert")
-    own = run_episode(env, ExpertDriver(make_expert("metaworld"), ActionNoise(env.spec, 0.0)), header, 200).outcome
+    own = run_episode(
+        env, ExpertDriver(Demonstrator(make_expert("metaworld"), env.spec, ActionNoise(env.spec, 0.0))), header, 200
+    ).outcome
     env.close()
     near = {"near": {"object": "tcp", "goal": "goal", "distance": 0.05}}
     wide = {"near": {"object": "tcp", "goal": "goal", "distance": 0.2}}

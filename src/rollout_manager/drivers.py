@@ -1,7 +1,7 @@
 """What decides in an episode in process: a policy, a scripted expert, or nothing."""
 
 from rollout_manager.episode import EpisodeHeader
-from rollout_manager.experts.expert import ActionNoise, Expert
+from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.rollout import Decision, Tick, driver_seed
 from vla_policy_node.chunking import ChunkExecutor
 from vla_policy_node.policy import ActionChunk, Policy
@@ -30,21 +30,19 @@ class PolicyDriver:
 
 
 class ExpertDriver:
-    """Sends the expert's action with noise and proposes the clean one, which is the one to imitate."""
+    """Sends what a demonstrator shows, and proposes what is to be learned from it, if anything is."""
 
-    def __init__(self, expert: Expert, noise: ActionNoise) -> None:
-        self._expert = expert
-        self._noise = noise
+    def __init__(self, demonstrator: Demonstrator) -> None:
+        self._demonstrator = demonstrator
 
     def reset(self, header: EpisodeHeader) -> None:
         """Raises: SimulatorError: the expert has no script for the task."""
-        self._expert.reset(header.task, header.seed)
-        self._noise.reset(driver_seed(header.seed, header.attempt))
+        self._demonstrator.reset(header.task, header.seed, driver_seed(header.seed, header.attempt))
 
     def step(self, tick: Tick) -> Decision:
-        clean = self._expert.act(tick.privileged_state())
-        chunk = ActionChunk(tick.stamp_ns, clean[None])
-        return Decision(self._noise.apply(clean), chunk, self._expert.trouble)
+        shown = self._demonstrator.step(tick.privileged_state())
+        chunk = None if shown.lesson is None else ActionChunk(tick.stamp_ns, shown.lesson[None])
+        return Decision(shown.action, chunk, self._demonstrator.trouble)
 
 
 class NoDriver:

@@ -9,6 +9,7 @@ from rclpy.node import Node
 from std_srvs.srv import SetBool
 
 from rollout_manager.exceptions import RolloutError
+from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import EXPERTS, expert_noise, make_expert
 from rollout_manager.simulation import state_stamp
 from vla_policy_node.commands import action_to_message, chunk_to_message
@@ -39,6 +40,7 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
     "episode_seed": (0, "fixes all that is random in the next episode; taken up by ~/enable"),
     "exploration": (0.0, "noise on what is sent, as a share of half the action range; what is proposed stays clean"),
     "noise_correlation": (0.0, "correlation of the noise from one step to the next, in [0, 1)"),
+    "slips": (0.0, "share of the episodes in which a grasp is made to miss, so that the way back is shown"),
     "start_stamp_ns": (0, "states stamped earlier belong to an earlier episode and are passed over"),
 }
 
@@ -94,11 +96,11 @@ class ExpertNode:
         if not request.data:
             return response
         try:
-            self._noise = expert_noise(
+            noise = expert_noise(
                 self._get("environment"), self._spec, self._get("exploration"), self._get("noise_correlation")
             )
-            self._noise.reset(self._get("episode_seed"))
-            self._expert.reset(self._get("task"), self._get("seed"))
+            self._demonstrator = Demonstrator(self._expert, self._spec, noise, self._get("slips"))
+            self._demonstrator.reset(self._get("task"), self._get("seed"), self._get("episode_seed"))
         except RolloutError as error:
             response.success, response.message = False, str(error)
             return response
@@ -116,14 +118,16 @@ class ExpertNode:
             stamp_ns = state_stamp(message)
             if stamp_ns <= self._answered:
                 return
-            clean = self._expert.act(vector_from_message(message))
+            shown = self._demonstrator.step(vector_from_message(message))
         except RolloutError as error:
             self._enabled = False
             self.node.get_logger().error(f"disabled: {error}")
             return
         self._answered = stamp_ns
-        command = self._safety.check(self._noise.apply(clean))
-        self._chunk.publish(chunk_to_message(self._make, self._spec, ActionChunk(stamp_ns, clean[None])))
+        command = self._safety.check(shown.action)
+        if shown.lesson is not None:
+            chunk = ActionChunk(stamp_ns, shown.lesson[None])
+            self._chunk.publish(chunk_to_message(self._make, self._spec, chunk))
         self._action.publish(action_to_message(self._make, self._spec, stamp_ns, command.action))
 
 

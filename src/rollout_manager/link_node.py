@@ -149,6 +149,7 @@ class Link:
         if self._schedule.driver == "expert":
             changes |= {"task": attempt.task, "seed": attempt.seed}
             changes["noise_correlation"] = self._schedule.noise_correlation
+            changes["slips"] = self._schedule.slips
         else:
             changes["execute_every"] = self._schedule.execute_every
             if self._schedule.checkpoint != self._checkpoint:

@@ -44,6 +44,7 @@ class EpisodeRequest:
     exploration: float = 0.0
     """Noise as a share of half the action range: of the policy's exploration, or on the expert's actions."""
     noise_correlation: float = 0.0
+    slips: float = 0.0
     """From step to step, of the noise on the expert's actions; in [0, 1)."""
     time_limit: int | None = None
     """Steps; None for the task's own."""

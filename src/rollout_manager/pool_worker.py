@@ -15,6 +15,7 @@ from rollout_manager.env import Env
 from rollout_manager.envs.registry import make_env
 from rollout_manager.episode import EpisodeHeader
 from rollout_manager.exceptions import SimulatorError
+from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import Expert, expert_noise, make_expert
 from rollout_manager.pool import EpisodeRequest
 from rollout_manager.rollout import (
@@ -137,7 +138,8 @@ class Worker:
             return NoDriver(safety), ""
         if request.driver == "expert":
             noise = expert_noise(request.environment, env.spec, request.exploration, request.noise_correlation)
-            return ExpertDriver(self._expert(request.environment), noise), ""
+            demonstrator = Demonstrator(self._expert(request.environment), env.spec, noise, request.slips)
+            return ExpertDriver(demonstrator), ""
         from vla_policy_node.exploration import Explore
 
         policy = self._load(request, env)

@@ -67,6 +67,8 @@ class Schedule:
     """Actions of a chunk that are executed before the next is asked for; 0: all of them."""
     noise_correlation: float = 0.0
     """Of an expert's noise, from one step to the next, in [0, 1)."""
+    slips: float = 0.0
+    """Share of an expert's episodes in which a grasp is made to miss, in [0, 1]."""
 
     def __post_init__(self) -> None:
         if self.driver not in get_args(ScheduleDriver):
@@ -78,6 +80,8 @@ class Schedule:
                 f"schedule: execute_every {self.execute_every} must be 0 or more, "
                 f"noise_correlation {self.noise_correlation} in [0, 1)"
             )
+        if not 0 <= self.slips <= 1:
+            raise ScheduleError(f"schedule: slips {self.slips} is not a share in [0, 1]")
         states = [(e.task, e.seed) for e in self.entries]
         if repeated := sorted({f"{task} seed {seed}" for task, seed in states if states.count((task, seed)) > 1}):
             raise ScheduleError(f"schedule: listed twice: {', '.join(repeated)}")

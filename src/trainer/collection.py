@@ -29,6 +29,8 @@ class CollectionPlan:
     expert: the noise in what it sends."""
     noise_correlation: float = 0.0
     """Of an expert's noise, from one step to the next, in [0, 1)."""
+    slips: float = 0.0
+    """Share of an expert's episodes in which a grasp is made to miss, in [0, 1]."""
     states_of: Mapping[str, int] = field(default_factory=dict)
     """How many of the seeds, from the first on, a task tries; all of them where it is not named."""
     first_attempt: int = 0

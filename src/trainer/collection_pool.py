@@ -50,6 +50,7 @@ class PoolCollector:
             driver=plan.driver,
             checkpoint=str(plan.checkpoint) if plan.checkpoint else None,
             noise_correlation=plan.noise_correlation,
+            slips=plan.slips,
             exploration=plan.attempts[attempt - plan.first_attempt],
             time_limit=plan.time_limit or None,
             bag_root=str(plan.bags),

@@ -108,6 +108,7 @@ class RosCollector:
             checkpoint=str(plan.checkpoint) if plan.checkpoint else "",
             execute_every=plan.execute_every if plan.driver == "policy" else 0,
             noise_correlation=plan.noise_correlation,
+            slips=plan.slips,
         )
         path = self.logs / f"graph_{graph}" / "schedule.yaml"
         save_schedule(path, schedule)

@@ -26,12 +26,16 @@ class DemonstrationConfig:
     proposal is what is learned. Noise shows how to come back from small errors."""
     noise_correlation: float = 0.0
     """Of that noise, from one step to the next, in [0, 1): how long it pulls one way."""
+    slips: float = 0.0
+    """Share of the demonstrations in which a grasp is made to miss: without one, none shows what to do then. The miss
+    itself is not learned."""
 
     def __post_init__(self) -> None:
         require(self.per_task >= 1, f"demonstrations: per_task {self.per_task} is not at least 1")
         require(0 <= self.noise <= 2, f"demonstrations: noise {self.noise} is not in [0, 2]")
         correlation = self.noise_correlation
         require(0 <= correlation < 1, f"demonstrations: noise_correlation {correlation} is not in [0, 1)")
+        require(0 <= self.slips <= 1, f"demonstrations: slips {self.slips} is not a share in [0, 1]")
 
 
 @dataclass(frozen=True)

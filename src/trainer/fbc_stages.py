@@ -119,6 +119,7 @@ class RunStages:
             results=self.folder / "tries" / "demonstrations.csv",
             attempts=(self.config.demonstrations.noise,),
             noise_correlation=self.config.demonstrations.noise_correlation,
+            slips=self.config.demonstrations.slips,
             time_limit=self.config.time_limit,
         )
         self.collector.collect(plan)

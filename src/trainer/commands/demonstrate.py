@@ -27,6 +27,9 @@ class DemonstrateCommand(Place):
     learned is its clean proposal."""
     noise_correlation: float = 0.0
     """Of that noise, from one step to the next, in [0, 1): how long it pulls one way."""
+    slips: float = 0.0
+    """Share of the episodes in which a grasp is made to miss, so that the way back is shown; the miss itself is not
+    learned."""
     time_limit: int = 0
     """Steps after which a try is given up; 0: the environment's own limit."""
     via: Literal["ros", "pool"] = "pool"
@@ -50,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         results=options.output / "tries.csv",
         attempts=(options.noise,),
         noise_correlation=options.noise_correlation,
+        slips=options.slips,
         time_limit=options.time_limit,
     )
     return run_plan(plan, options, options.via, options.workers)
