@@ -42,13 +42,14 @@ def in_process(driver: Driver, name: DriverName, folder: Path, limit: int, attem
         env.close()
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.2])
-def test_the_expert_acts_alike(ros_domain: int, tmp_path: Path, scale: float) -> None:
-    schedule = write_schedule(tmp_path / "s.yaml", "expert", [3], attempts=(scale,), noise_correlation=0.5)
+@pytest.mark.parametrize(("scale", "slips"), [(0.0, 0.0), (0.2, 1.0)])
+def test_the_expert_acts_alike(ros_domain: int, tmp_path: Path, scale: float, slips: float) -> None:
+    schedule = write_schedule(tmp_path / "s.yaml", "expert", [3], attempts=(scale,), noise_correlation=0.5, slips=slips)
     with make_graph(tmp_path, ros_domain, {"sim": {}, "expert": {}}) as graph:
         status, said = run_manager(graph, schedule=schedule, output=tmp_path / "live")
     assert status == 0, said
-    driver = ExpertDriver(Demonstrator(make_expert("metaworld"), METAWORLD, ActionNoise(METAWORLD, scale, 0.5)))
+    noise = ActionNoise(METAWORLD, scale, 0.5)
+    driver = ExpertDriver(Demonstrator(make_expert("metaworld"), METAWORLD, noise, slips))
     local = in_process(driver, "expert", tmp_path / "local", 200, 0, scale)
     [row] = read_results(tmp_path / "live" / "results.csv")
     assert (row.steps, row.ending) == (local.outcome.steps, local.outcome.ending)

@@ -17,6 +17,8 @@ CLOSING = 6
 """Steps that the fingers take to close on nothing."""
 UNNOTICED = (0, 40)
 """Steps that the expert goes on with an empty hand, as a policy does that has never seen one."""
+CHANGE = 0.25
+"""Share of its range by which a gripper's target changes when it closes or opens."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Demonstrator:
             raise SimulatorError(f"demonstrations: slips {slips} is not a share in [0, 1]")
         self._expert, self._noise, self._slips = expert, noise, slips
         self._target = np.array([d.hold == "last" for d in spec.action])
-        self._middle = (spec.action_low + spec.action_high) / 2
+        self._change = CHANGE * (spec.action_high - spec.action_low)
         self._sent: deque[Float32Array] = deque(maxlen=RETREAT[1])
         self._steps: Iterator[Shown] = iter(())
 
@@ -83,7 +85,7 @@ class Demonstrator:
         while True:
             clean = self._expert.act(self._state)
             open_hand = clean if open_hand is None else open_hand
-            if slips and self._other_way(open_hand, clean):
+            if slips and self._changed(open_hand, clean):
                 slips = False
                 yield from self._slip(open_hand, clean)
                 self._expert.reset(task, seed)
@@ -97,10 +99,10 @@ class Demonstrator:
             yield Shown(np.where(self._target, closing, 0).astype(np.float32), None)
         for _ in range(self._random.integers(*UNNOTICED, endpoint=True)):
             clean = self._expert.act(self._state)
-            if self._other_way(closing, clean):
+            if self._changed(closing, clean):
                 return  # It has noticed by itself.
             yield Shown(self._noise.apply(clean), None)
 
-    def _other_way(self, one: Float32Array, other: Float32Array) -> bool:
-        """Whether a target, such as a gripper's, is on the other side of its range's middle."""
-        return bool(np.any(((one - self._middle) * (other - self._middle) < 0) & self._target))
+    def _changed(self, one: Float32Array, other: Float32Array) -> bool:
+        """Whether a target, such as a gripper's, is another one."""
+        return bool(np.any((np.abs(one - other) > self._change) & self._target))
