@@ -51,10 +51,11 @@ def test_a_network_acts_alike_over_ros_and_in_process(ros_domain: int, tmp_path:
 
 
 def test_the_loop_of_a_task(ros_domain: int, tmp_path: Path) -> None:
-    """Demonstrate over ROS, train, try in process and over ROS, keep what succeeded."""
+    """Demonstrate over ROS, with a miss, train, try over ROS, keep what succeeded."""
     place = ["--env", "libero", "--suite", "libero_90", "--tasks", "scene3 turn on the stove"]
     demonstrated, tried = tmp_path / "demonstrated", tmp_path / "tried"
-    assert cli.main(["demonstrate", *place, "--output", str(demonstrated), "--per-task", "2", "--via", "ros"]) == 0
+    demonstration = ["--output", str(demonstrated), "--per-task", "2", "--slips", "1", "--via", "ros"]
+    assert cli.main(["demonstrate", *place, *demonstration]) == 0
     rows = read_results(demonstrated / "tries.csv")
     assert sorted((row.task, row.seed, row.success) for row in rows) == [(STOVE, 0, True), (STOVE, 1, True)]
     run = tmp_path / "run"

@@ -108,6 +108,25 @@ def test_it_learns_to_tell_images_and_instructions_apart() -> None:
     assert loss.item() < 0.1
 
 
+def test_half_the_digits_give_nearly_the_same_actions_and_gradients() -> None:
+    network = small_network()
+    images, proprioception = batch(16)
+    language = network.encode_instructions([TEXTS[i % len(TEXTS)] for i in range(16)])
+    found = []
+    for enabled in (False, True):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            actions = network(images, proprioception, *language)
+        actions.float().abs().mean().backward()
+        found.append(
+            (actions.float(), torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+        )
+    (exact, exact_gradient), (half, half_gradient) = found
+    assert not torch.equal(half, exact)
+    torch.testing.assert_close(half, exact, atol=0.02, rtol=0)
+    assert torch.cosine_similarity(half_gradient, exact_gradient, dim=0) > 0.99
+
+
 def test_all_weights_get_a_gradient() -> None:
     network = small_network(config=replace(SMALL, vision=replace(SMALL.vision, map_tokens=True))).train()
     network(*batch(), *network.encode_instructions(TEXTS)).abs().mean().backward()

@@ -31,13 +31,15 @@ def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     if pixels == 0:
         return images
     count, height, width, _ = images.shape
-    rows, columns = (
-        torch.arange(-pixels, size + pixels).clamp(0, size - 1).to(images.device) for size in (height, width)
-    )
-    wider = images.index_select(1, rows).index_select(2, columns)
+    wider = _repeat_edges(_repeat_edges(images, 1, pixels), 2, pixels)
     corners = torch.randint(0, 2 * pixels + 1, (count, 2), generator=generator).tolist()
     # Slices copy rows; a single advanced index over rows and columns copies pixel by pixel, ten times as slowly.
     return torch.stack([wider[i, y : y + height, x : x + width] for i, (y, x) in enumerate(corners)])
+
+
+def _repeat_edges(images: Tensor, axis: int, pixels: int) -> Tensor:
+    first, last = images.narrow(axis, 0, 1), images.narrow(axis, images.shape[axis] - 1, 1)
+    return torch.cat([*[first] * pixels, images, *[last] * pixels], axis)
 
 
 def shift_and_scale(images: Tensor, pixels: int, scale: float, generator: torch.Generator) -> Tensor:

@@ -25,15 +25,24 @@ class Attention(nn.Module):
         batch, length, width = queries.shape
         q = self.query(queries).view(batch, length, self.heads, -1).transpose(1, 2)
         k, v = self.key_value(memory).view(batch, memory.shape[1], 2, self.heads, -1).unbind(2)
-        read = F.scaled_dot_product_attention(
+        read = _attend(
             q,
             k.transpose(1, 2),
             v.transpose(1, 2),
-            attn_mask=None if mask is None else mask[:, None, None, :],
-            dropout_p=self.dropout if self.training else 0.0,
+            None if mask is None else mask[:, None, None, :],
+            self.dropout if self.training else 0.0,
         )
         attended: Tensor = self.out(read.transpose(1, 2).reshape(batch, length, width))
         return attended
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """Scaled dot-product attention of (B, heads, Q, D) to (B, heads, N, D)."""
+    if q.device.type == "cpu":
+        # Never in bf16: of that, torch's kernel for a CPU takes ten times as long to go back.
+        with torch.autocast("cpu", enabled=False):
+            return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask, dropout)
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout)
 
 
 class DecoderLayer(nn.Module):

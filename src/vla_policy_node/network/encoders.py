@@ -67,7 +67,7 @@ class ConvolutionEncoder(nn.Module):
         x = F.relu(self.stem(images))
         for convolution, norm, film in zip(self.convolutions, self.norms, self.films, strict=True):
             gain, bias = film(condition)[:, :, None, None].chunk(2, 1)
-            x = F.gelu(norm(convolution(x)) * (1 + gain) + bias)
+            x = F.gelu(norm(convolution(x).float()) * (1 + gain) + bias)
         return x
 
     def locate(self, features: Tensor) -> Tensor:
