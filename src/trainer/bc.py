@@ -103,15 +103,16 @@ def run_behaviour_cloning(config: BehaviourCloningConfig, folder: Path) -> Train
         chosen = select(catalog.rows(), config.filter, spec.digest)
     print(f"{len(chosen.kept)} episodes kept, {len(chosen.dropped)} dropped {chosen.reasons() or ''}".rstrip())
     paths = [row.path for row in chosen.rows]
-    size = image_size(load_checkpoint(start, spec).config if start else network, spec)
+    taken = load_checkpoint(start, spec).config if start else network
+    cached_precision(config.training, taken.vision)  # refuses before anything is decoded
+    size = image_size(taken, spec)
     cache = EpisodeCache(Path(config.cache) if config.cache else folder / "cache")
     loaded = load_episodes(paths, spec, size, cache, progress=True)
     for path, problem in loaded.problems.items():
         print(f"not used: {path}: {problem}")
-    horizon = (load_checkpoint(start).config if start else network).horizon
     validate = None
     if config.validation.tasks:
-        validate = rollout_score(lambda c: config.validation.plan(c, horizon), folder / "validation.csv")
+        validate = rollout_score(lambda c: config.validation.plan(c, taken.horizon), folder / "validation.csv")
     return behaviour_cloning(loaded.episodes, spec, network, config.training, folder, cache, validate, start)
 
 
