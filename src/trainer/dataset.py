@@ -36,8 +36,9 @@ class Batch:
     def part(self, first: int, stride: int) -> "Batch":
         """Every `stride`-th window, beginning with `first`."""
         rows = slice(first, None, stride)
+        seen = self.seen[rows]
         return Batch(
-            self.seen[rows].copy(),
+            seen if seen.flags.c_contiguous else seen.copy(),
             self.proprioception[rows],
             self.instruction_ids[rows],
             self.actions[rows],

@@ -24,7 +24,7 @@ from vla_policy_node.network.vla import VLANetwork
 Precision = Literal["float16", "float32"]
 
 FRAMES_AT_ONCE = 32
-"""Frames of all cameras that are encoded together, at least one step's; CLIP ViT-B/32 takes about 0.3 GB for them."""
+"""Frames of all cameras that are encoded together, but at least those of one step."""
 
 
 def cached_precision(training: TrainingConfig, vision: VisionConfig) -> Precision | None:
