@@ -62,7 +62,7 @@ def image(rng: np.random.Generator) -> ImageArray:
     return frame
 
 
-def write_bag(root: Path, number: int) -> Path:
+def write_bag(root: Path, number: int, steps: int = STEPS) -> Path:
     """One episode; every second one by a policy, which proposes a chunk at every step."""
     rng, make = np.random.default_rng(number), rosbags_maker()
     header = EpisodeHeader(
@@ -83,7 +83,7 @@ def write_bag(root: Path, number: int) -> Path:
         writer.write(topic, type_name, stamp, bytes(typestore().serialize_cdr(message, type_name)))
 
     write(INSTRUCTION, MESSAGE_TYPES[INSTRUCTION], 0, text_to_message(make, header.instruction))
-    for step in range(STEPS):
+    for step in range(steps):
         stamp = (step + 1) * SPEC.period_ns
         joints = Joints(tuple(f"j{i}" for i in range(7)), rng.standard_normal(7))
         pose = Pose(rng.standard_normal(3), np.array([0.0, 0.0, 0.0, 1.0]))
@@ -93,7 +93,7 @@ def write_bag(root: Path, number: int) -> Path:
         chunk = ActionChunk(stamp, rng.uniform(-1, 1, (CHUNK, 7)).astype(np.float32))
         write(ACTION_CHUNK, MESSAGE_TYPES[ACTION_CHUNK], stamp, chunk_to_message(make, SPEC, chunk))
         write(ACTION, MESSAGE_TYPES[ACTION], stamp, action_to_message(make, SPEC, stamp, chunk.actions[0]))
-    return writer.close(Outcome("success", STEPS, 1.0))
+    return writer.close(Outcome("success", steps, 1.0))
 
 
 def trial(bags: list[Path], cache: Path) -> dict[str, float]:

@@ -10,7 +10,7 @@ from training_run import NETWORK, small_training, write_bags
 
 from rollout_manager.episode import Outcome
 from trainer.bc import BehaviourCloningConfig, run_behaviour_cloning
-from trainer.config import load_config, save_config
+from trainer.config import AugmentationConfig, load_config, save_config
 from trainer.exceptions import ConfigError, DatasetError
 from vla_policy_node.checkpoint import load_checkpoint
 from vla_policy_node.exceptions import CheckpointError
@@ -56,6 +56,9 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
     config = _config(tmp_path)
     with pytest.raises(ConfigError, match="bags: none given"):
         run_behaviour_cloning(replace(config, bags=()), tmp_path / "run")
+    kept = replace(config.training, augmentation=AugmentationConfig(0, 0.0, 0.0, 0.0), cache_features="float16")
+    with pytest.raises(ConfigError, match=r"vision.kind convolution .*; valid are cache_features auto or never"):
+        run_behaviour_cloning(replace(config, training=kept), tmp_path / "run")
     with pytest.raises(DatasetError, match="no bag was given"):
         run_behaviour_cloning(replace(config, filter=replace(config.filter, tasks=("fly",))), tmp_path / "run")
     with pytest.raises(CheckpointError, match="does not exist"):

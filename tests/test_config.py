@@ -151,3 +151,11 @@ def test_every_configuration_that_is_shipped_loads(path: Path) -> None:
     assert config.training.steps == 7
     assert load_spec(config.robot).name
     assert load_network_config(config.network).horizon >= 1
+
+
+def test_features_and_augmentation_together_are_refused() -> None:
+    content = {"cache_features": "float16", "augmentation": {"shift_px": 4}}
+    with pytest.raises(ConfigError, match=r"cache_features float16 .*shift_px=4.*; valid are cache_features auto or"):
+        from_mapping(TrainingConfig, content, "test")
+    with pytest.raises(ConfigError, match="'half' is not one of auto, float16, float32, never"):
+        from_mapping(TrainingConfig, {"cache_features": "half"}, "test")

@@ -103,7 +103,7 @@ def test_chunks_end_with_the_episode_by_hand(tmp_path: Path) -> None:
     steps = [[0, 1, 2], [1, 2, 2], [2, 2, 2], [0, 1, 1], [1, 1, 1]]
     np.testing.assert_array_equal(dx, [[sent_at(step)[0] for step in row] for row in steps])
     assert batch.instruction_ids.tolist() == [1, 1, 1, 0, 0]
-    np.testing.assert_array_equal(batch.images[3], episodes[1].images[0])
+    np.testing.assert_array_equal(batch.seen[3], episodes[1].images[0])
     np.testing.assert_array_equal(batch.proprioception[1], episodes[0].proprioception[1])
 
 

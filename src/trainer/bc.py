@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from rollout_manager.catalog import Catalog
 from trainer.config import FilterConfig, TrainingConfig, require
@@ -19,6 +20,7 @@ from trainer.dataset import WindowDataset, load_episodes
 from trainer.episode_arrays import EpisodeArrays
 from trainer.episode_cache import EpisodeCache
 from trainer.evaluate import EvaluationPlan, rollout_score
+from trainer.features import FeatureCache, cached_precision
 from trainer.filter import select
 from trainer.loop import TrainResult, Validate, derived_seed, train
 from trainer.sampler import WindowSampler
@@ -101,16 +103,17 @@ def run_behaviour_cloning(config: BehaviourCloningConfig, folder: Path) -> Train
         chosen = select(catalog.rows(), config.filter, spec.digest)
     print(f"{len(chosen.kept)} episodes kept, {len(chosen.dropped)} dropped {chosen.reasons() or ''}".rstrip())
     paths = [row.path for row in chosen.rows]
-    size = image_size(load_checkpoint(start, spec).config if start else network, spec)
+    taken = load_checkpoint(start, spec).config if start else network
+    cached_precision(config.training, taken.vision)  # refuses before anything is decoded
+    size = image_size(taken, spec)
     cache = EpisodeCache(Path(config.cache) if config.cache else folder / "cache")
     loaded = load_episodes(paths, spec, size, cache, progress=True)
     for path, problem in loaded.problems.items():
         print(f"not used: {path}: {problem}")
-    horizon = (load_checkpoint(start).config if start else network).horizon
     validate = None
     if config.validation.tasks:
-        validate = rollout_score(lambda c: config.validation.plan(c, horizon), folder / "validation.csv")
-    return behaviour_cloning(loaded.episodes, spec, network, config.training, folder, validate, start)
+        validate = rollout_score(lambda c: config.validation.plan(c, taken.horizon), folder / "validation.csv")
+    return behaviour_cloning(loaded.episodes, spec, network, config.training, folder, cache, validate, start)
 
 
 def behaviour_cloning(
@@ -119,6 +122,7 @@ def behaviour_cloning(
     network: NetworkConfig,
     training: TrainingConfig,
     folder: Path,
+    cache: EpisodeCache,
     validate: Validate | None = None,
     start: Path | None = None,
     visible: bool = True,
@@ -130,10 +134,12 @@ def behaviour_cloning(
         network: of new weights; a checkpoint has its own.
         statistics: of new weights, where an earlier training fixed them; else they are computed from the episodes.
         folder: gets everything that is written; an interrupted call is gone on with by the same call.
+        cache: where the episodes are from; gets what a frozen vision encoder makes of them.
         validate: scores checkpoints; see `trainer.loop.train`.
     """
     model, before = _begin(episodes, spec, network, training, start, statistics)
-    dataset = WindowDataset(episodes, spec, model.config.horizon)
+    seen = _with_features(episodes, model, training, cache, visible)
+    dataset = WindowDataset(seen, spec, model.config.horizon)
     sampler = WindowSampler(dataset, training.batch_size, training.expert_share, training.seed)
     lineage = Lineage(
         parent=load_checkpoint(start).digest if start else "",
@@ -148,6 +154,20 @@ def image_size(network: NetworkConfig, spec: RobotSpec) -> tuple[int, int]:
     """Height and width of the images that the network takes."""
     side = network.vision.image_size
     return (side, side) if side else (spec.cameras[0].height, spec.cameras[0].width)
+
+
+def _with_features(
+    episodes: Sequence[EpisodeArrays], model: VLANetwork, training: TrainingConfig, cache: EpisodeCache, visible: bool
+) -> Sequence[EpisodeArrays]:
+    """The episodes with what the vision encoder makes of them, where the configuration wants it kept on disk."""
+    precision = cached_precision(training, model.config.vision)
+    if precision is None:
+        if visible and model.config.vision.stays and training.cache_features == "auto":
+            print("each frame is encoded at every step, since training.augmentation changes it")
+        return episodes
+    torch.set_num_threads(training.threads)
+    model.to(PartialState(cpu=training.device == "cpu").device)
+    return FeatureCache(cache, model, precision).add_to(episodes, visible)
 
 
 def _begin(

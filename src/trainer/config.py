@@ -191,6 +191,11 @@ class AugmentationConfig:
         require(0.0 <= self.scale < 1.0, f"augmentation: scale {self.scale} is not in [0, 1)")
         require(self.gain >= 0 and self.offset >= 0, f"augmentation: gain {self.gain} or offset is negative")
 
+    @property
+    def is_none(self) -> bool:
+        """Whether every image stays as it is."""
+        return not (self.shift_px or self.scale or self.gain or self.offset)
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -252,6 +257,10 @@ class TrainingConfig:
     """AdamW and its schedule."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """Changes to the images."""
+    cache_features: Literal["auto", "float16", "float32", "never"] = "auto"
+    """Encode each frame once, and keep what a frozen pretrained vision encoder gives on disk, as float16 or float32,
+    instead of encoding at every step. Images cannot be changed then. `auto`: float16 where the encoder is one and there
+    is no augmentation, else never."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation", "threads", "log_every"):
@@ -262,4 +271,10 @@ class TrainingConfig:
         require(
             self.batch_size % self.accumulation == 0,
             f"training: batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}",
+        )
+        require(
+            self.cache_features in ("auto", "never") or self.augmentation.is_none,
+            f"training: cache_features {self.cache_features} keeps what an encoder gives for unchanged images, but "
+            f"augmentation changes them: {self.augmentation}; valid are cache_features auto or never, or augmentation "
+            "{shift_px: 0, scale: 0, gain: 0, offset: 0}",
         )

@@ -8,7 +8,7 @@ import numpy as np
 
 from rollout_manager.bag import EpisodeReader
 from rollout_manager.exceptions import BagError
-from trainer.episode_arrays import BoolArray, EpisodeArrays, Int64Array, decode_episode, episode_topics
+from trainer.episode_arrays import BoolArray, EpisodeArrays, FeatureArray, Int64Array, decode_episode, episode_topics
 from trainer.episode_cache import EpisodeCache, cache_key
 from trainer.exceptions import DatasetError
 from trainer.progress import ProgressBar
@@ -21,8 +21,9 @@ from vla_policy_node.spec import RobotSpec
 class Batch:
     """B windows with chunks of H actions."""
 
-    images: ImageArray
-    """Shape (B, C, height, width, 3), RGB."""
+    seen: ImageArray | FeatureArray
+    """What the cameras showed: images, uint8 RGB of shape (B, C, height, width, 3), or features of a frozen vision
+    encoder, float16 or float32 of shape (B, C, N, W)."""
     proprioception: Float32Array
     """Shape (B, P), in the spec's units."""
     instruction_ids: Int64Array
@@ -32,18 +33,33 @@ class Batch:
     mask: BoolArray
     """Shape (B, H): False for what is beyond the episode's end."""
 
+    def part(self, first: int, stride: int) -> "Batch":
+        """Every `stride`-th window, beginning with `first`."""
+        rows = slice(first, None, stride)
+        seen = self.seen[rows]
+        return Batch(
+            seen if seen.flags.c_contiguous else seen.copy(),
+            self.proprioception[rows],
+            self.instruction_ids[rows],
+            self.actions[rows],
+            self.mask[rows],
+        )
+
 
 class WindowDataset:
-    """Every window of some episodes, numbered from 0. Images stay on disk until a batch asks for them."""
+    """Every window of some episodes, numbered from 0. Images and features stay on disk until a batch asks for them."""
 
     def __init__(self, episodes: Sequence[EpisodeArrays], spec: RobotSpec, chunk: int) -> None:
         """Args: episodes: in an order that fixes the windows' numbers; spec: theirs; chunk: H, actions a window.
 
         Raises:
-            DatasetError: there is no episode, or the chunk is not positive.
+            DatasetError: there is no episode, the chunk is not positive, or only some episodes have features.
         """
         if not episodes or chunk < 1:
             raise DatasetError(f"a dataset needs an episode and a chunk; there are {len(episodes)}, chunk {chunk}")
+        if len({(e.seen.dtype, e.seen.shape[1:]) for e in episodes}) > 1:
+            shapes = sorted({f"{e.seen.dtype} {e.seen.shape[1:]}" for e in episodes})
+            raise DatasetError(f"what the cameras showed is not of one kind and shape: {', '.join(shapes)}")
         self.episodes = tuple(episodes)
         self.spec = spec
         self.chunk = chunk
@@ -77,19 +93,20 @@ class WindowDataset:
         steps = windows[:, None] + np.arange(self.chunk)
         ends = self._run_ends[windows][:, None]
         return Batch(
-            images=self._images(windows),
+            seen=self._seen(windows),
             proprioception=self.proprioception[windows],
             instruction_ids=self._instruction_ids[windows],
             actions=self.actions[np.minimum(steps, ends - 1)],
             mask=steps < ends,
         )
 
-    def _images(self, windows: Int64Array) -> ImageArray:
-        images = np.empty((len(windows), *self.episodes[0].images.shape[1:]), np.uint8)
+    def _seen(self, windows: Int64Array) -> ImageArray | FeatureArray:
+        first = self.episodes[0].seen
+        seen = np.empty((len(windows), *first.shape[1:]), first.dtype)
         places = zip(self.episode_of[windows].tolist(), self.step_of[windows].tolist(), strict=True)
         for i, (episode, step) in enumerate(places):
-            images[i] = self.episodes[episode].images[step]
-        return images
+            seen[i] = self.episodes[episode].seen[step]
+        return seen
 
     def _numbers(self, episode: EpisodeArrays) -> Int64Array:
         numbers = np.array([self.instructions.index(text) for text in episode.instructions], np.int64)

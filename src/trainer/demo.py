@@ -16,6 +16,7 @@ from trainer.exceptions import ConfigError
 from trainer.fbc import filtered_behaviour_cloning
 from trainer.fbc_config import FBCConfig
 from trainer.fbc_stages import RunStages
+from trainer.features import cached_precision
 from trainer.films import make_films
 from trainer.journal import Journal
 from trainer.report import RESULTS, gather, write_report
@@ -61,7 +62,8 @@ def run_and_report(config: FBCConfig, folder: Path) -> Path:
 def check(config: FBCConfig) -> None:
     """Refuse, before anything is started, what would fail later. Raises: ConfigError, and as `run_and_report`."""
     spec = load_spec(config.robot)
-    load_network_config(config.network)
+    for training in (config.base, config.retrain):
+        cached_precision(training, load_network_config(config.network).vision)
     make_env(config.environment, spec, config.rules).close()
     bags = config.demonstrations.bags
     if bags and not Path(bags).is_dir():

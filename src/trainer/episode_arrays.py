@@ -24,6 +24,8 @@ from vla_policy_node.topics import ACTION, ACTION_CHUNK
 
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+FeatureArray = npt.NDArray[np.floating[Any]]
+"""float16 or float32."""
 NOTHING: Float32Array = np.empty(0, np.float32)
 Message = tuple[str, int, Any]
 """Topic, log time in ns, message."""
@@ -47,6 +49,13 @@ class EpisodeArrays:
     """The distinct instructions given during the episode."""
     instruction_index: Int64Array
     """Shape (T,): which of `instructions` held at each step."""
+    features: FeatureArray | None = None
+    """Shape (T, C, N, W): what a frozen vision encoder makes of `images`, see `trainer.features`; on disk."""
+
+    @property
+    def seen(self) -> ImageArray | FeatureArray:
+        """What a network is given of the cameras: the features where there are some, else the images."""
+        return self.images if self.features is None else self.features
 
     def __len__(self) -> int:
         return len(self.stamps)

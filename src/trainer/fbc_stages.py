@@ -207,6 +207,7 @@ class RunStages:
             network,
             replace(training, seed=training.seed + iteration),
             self.folder / "training" / name,
+            cache,
             rollout_score(self._validation, self.folder / VALIDATION, self.pool),
             self.folder / start.checkpoint if start else None,
             statistics=self._statistics(),

@@ -31,14 +31,15 @@ from trainer.sampler import WindowSampler
 from trainer.train_state import Candidate, Progress, RunIdentity, load_state, save_state
 from trainer.training_log import TrainingLog
 from vla_policy_node.checkpoint import Lineage, save_checkpoint
+from vla_policy_node.network.encoders import VisionFeatures
 from vla_policy_node.network.language import LanguageFeatures
 from vla_policy_node.network.vla import VLANetwork
 
 Validate = Callable[[int, Path], float]
 """Score, higher is better, of the checkpoint in a folder, made after so many steps."""
 
-WHEN_NOT_WHAT = ("threads", "log_every", "save_every")
-"""Settings that a resumed run may have otherwise."""
+WHEN_NOT_WHAT = ("threads", "log_every", "save_every", "cache_features")
+"""Settings that a resumed run may have otherwise; of cached features, what came of the setting counts."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ class _Run:
         # Parts weigh as many steps as they hold, so accumulation gives the gradient of the whole batch.
         total, loss = int(batch.mask.sum()), 0.0
         for index in range(config.accumulation):
-            part = _rows(batch, index * world + rank, config.accumulation * world)
+            part = batch.part(index * world + rank, config.accumulation * world)
             last = index == config.accumulation - 1
             with nullcontext() if last else self.accelerator.no_sync(self.prepared):
                 share = self._loss(part, generator) * (float(part.mask.sum()) / max(1, total))
@@ -234,14 +235,19 @@ class _Run:
 
     def _loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         device = self.accelerator.device
-        pixels = torch.from_numpy(batch.images).to(device)
-        images = augment(pixels.flatten(0, 1), self.config.augmentation, generator)
-        images = images.view(*pixels.shape[:2], *images.shape[1:])
+        seen = self._seen(torch.from_numpy(batch.seen).to(device), generator)
         proprioception = torch.from_numpy(batch.proprioception).to(device)
         with self.accelerator.autocast():
-            predicted = self.prepared(images, proprioception, *self._features(batch))
+            predicted = self.prepared(seen, proprioception, *self._features(batch))
         target = self.network.normalize_actions(torch.from_numpy(batch.actions).to(device))
         return masked_l1(predicted.float(), target, torch.from_numpy(batch.mask).to(device))
+
+    def _seen(self, seen: Tensor, generator: torch.Generator) -> Tensor | VisionFeatures:
+        """What the network is given of a batch's `seen`: augmented images, or features as they are."""
+        if seen.dtype != torch.uint8:
+            return VisionFeatures(seen)
+        images = augment(seen.flatten(0, 1), self.config.augmentation, generator)
+        return images.view(*seen.shape[:2], *images.shape[1:])
 
     def _features(self, batch: Batch) -> LanguageFeatures:
         """Language features of the batch; a frozen encoder reads each distinct instruction once."""
@@ -259,17 +265,6 @@ def digest_of(content: object) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def _rows(batch: Batch, first: int, stride: int) -> Batch:
-    rows = slice(first, None, stride)
-    return Batch(
-        np.ascontiguousarray(batch.images[rows]),
-        batch.proprioception[rows],
-        batch.instruction_ids[rows],
-        batch.actions[rows],
-        batch.mask[rows],
-    )
-
-
 def _check_finite(step: int, loss: float) -> None:
     if not math.isfinite(loss):
         raise TrainingError(
@@ -283,8 +278,10 @@ def _identity(
 ) -> dict[str, object]:
     training = {f"training.{k}": v for k, v in to_plain(config).items() if k not in WHEN_NOT_WHAT}
     episodes = [(e.header.episode_id, e.bag_digest) for e in sampler.dataset.episodes]
+    features = sampler.dataset.episodes[0].features
     return {
         **training,
+        "vision_features": None if features is None else f"{features.dtype} {network.features_digest}",
         "spec": network.spec.digest,
         "network": network.config.to_dict(),
         "statistics": network.statistics.to_dict(),

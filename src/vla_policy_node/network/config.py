@@ -32,6 +32,11 @@ class VisionConfig:
     map_tokens: bool = False
     """Also give every cell of the last feature map as a token."""
 
+    @property
+    def stays(self) -> bool:
+        """Whether the encoder is one that training does not change."""
+        return self.kind == "pretrained" and self.frozen
+
     def __post_init__(self) -> None:
         _choice("vision.kind", self.kind, get_args(VisionKind))
         object.__setattr__(self, "channels", tuple(self.channels))

@@ -1,18 +1,36 @@
 """Images to tokens: a small convolutional encoder trained from scratch, or a pretrained one through transformers."""
 
+import hashlib
+import json
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from vla_policy_node.network.config import VisionConfig
-from vla_policy_node.network.pretrained import check_digest, feature_width, freeze, load_encoder
+from vla_policy_node.network.pretrained import (
+    architecture_digest,
+    check_digest,
+    feature_width,
+    freeze,
+    load_encoder,
+)
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Of RGB in [0, 1]; Radford et al., 2021, and the preprocessor files of OpenAI's checkpoints."""
+
+FEATURES_VERSION = 1
+"""To be raised whenever `PretrainedEncoder.hidden` gives something else of the same images."""
+
+
+class VisionFeatures(NamedTuple):
+    """What a frozen encoder makes of images: all that a network without training of its own can give."""
+
+    hidden: Tensor
+    """Shape (B, C, N, W), float16 or float32: the last hidden states, N a camera, W wide; not yet projected."""
 
 
 class VisionEncoder(Protocol):
@@ -89,9 +107,10 @@ class PretrainedEncoder(nn.Module):
         super().__init__()
         model = load_encoder("vision", config.name, folders)
         self._frozen: list[nn.Module] = []
-        self.digest = ""
+        self.digest = self.features_digest = ""
         if config.frozen:
             self.digest = check_digest("vision", config.name, model, expected_digest)
+            self.features_digest = _features_digest(self.digest, model)
             # In a list, nn.Module does not see it: neither trained nor saved.
             self._frozen.append(freeze(model))
         else:
@@ -104,13 +123,21 @@ class PretrainedEncoder(nn.Module):
 
     def forward(self, images: Tensor, condition: Tensor) -> Tensor:
         """See `VisionEncoder`; the condition is not used. N is what the encoder gives for the images' size."""
+        return torch.as_tensor(self.project(self.hidden(images)))
+
+    def hidden(self, images: Tensor) -> Tensor:
+        """Last hidden states (B, N, W) of images (B, 3, H, W) in [-1, 1]; without gradients where it is frozen."""
         pixels = images * self.gain + self.bias
-        if self._frozen:
-            with torch.no_grad():
-                hidden = self._frozen[0].to(images.device)(pixel_values=pixels).last_hidden_state
-        else:
-            hidden = self.model(pixel_values=pixels).last_hidden_state
-        return torch.as_tensor(self.project(hidden))
+        if not self._frozen:
+            return torch.as_tensor(self.model(pixel_values=pixels).last_hidden_state)
+        with torch.no_grad():
+            return torch.as_tensor(self._frozen[0].to(images.device)(pixel_values=pixels).last_hidden_state)
+
+
+def _features_digest(weights: str, model: nn.Module) -> str:
+    """16 hex digits over all that decides what `hidden` gives of the same images."""
+    content = [FEATURES_VERSION, weights, architecture_digest(model), CLIP_MEAN, CLIP_STD]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def map_size(side: int, kernel: int, stride: int, padding: int) -> int:

@@ -1,6 +1,7 @@
 """Encoders that come with weights: found by folder or hub name, loaded through transformers, told apart by digest."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,15 @@ def weights_digest(model: nn.Module) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def architecture_digest(model: nn.Module) -> str:
+    """SHA-256 (first 16 hex digits) over what decides a transformers model's arithmetic apart from its weights: its
+    class, its configuration wherever it was read from, and the version of transformers."""
+    config: Any = model.config
+    content = {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
+    text = json.dumps([type(model).__name__, content], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def freeze(model: nn.Module) -> nn.Module:

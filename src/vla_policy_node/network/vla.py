@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from vla_policy_node.exceptions import NetworkError
 from vla_policy_node.network.config import NetworkConfig
 from vla_policy_node.network.decoder import Decoder
-from vla_policy_node.network.encoders import ConvolutionEncoder, PretrainedEncoder
+from vla_policy_node.network.encoders import ConvolutionEncoder, PretrainedEncoder, VisionFeatures
 from vla_policy_node.network.heads import HEADS
 from vla_policy_node.network.images import to_network
 from vla_policy_node.network.language import LanguageEncoder, LanguageFeatures, masked_mean
@@ -73,28 +73,26 @@ class VLANetwork(nn.Module):
         for name in ("proprioception_mean", "proprioception_std", "action_center", "action_scale"):
             self.register_buffer(name, torch.tensor(getattr(statistics, name)), persistent=False)
 
-    def forward(self, images: Tensor, proprioception: Tensor, features: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, seen: Tensor | VisionFeatures, proprioception: Tensor, features: Tensor, mask: Tensor) -> Tensor:
         """Normalised actions (B, H, A).
 
         Args:
-            images: float32 (B, C, 3, height, width) in [-1, 1], or uint8 (B, C, height, width, 3), see `to_network`;
-                cameras in the spec's order, size as in `image_size`.
+            seen: what the cameras showed, in the spec's order: images, float32 (B, C, 3, height, width) in [-1, 1] or
+                uint8 (B, C, height, width, 3), see `to_network`, size as in `image_size`; or what `encode_images`
+                gave of them.
             proprioception: (B, P), in the spec's units.
             features: encoded instructions (B, L, D), see `encode_instructions`.
             mask: (B, L), True where there is a language token.
         """
-        if images.dtype == torch.uint8:
-            images = to_network(images)
-        condition = self.condition(masked_mean(features, mask))
-        seen = torch.cat([self._see(camera, images[:, camera], condition) for camera in range(images.shape[1])], 1)
+        tokens = self._see(seen, self.condition(masked_mean(features, mask)))
         posture = self.proprioception_token(self._normalized_proprioception(proprioception))[:, None]
         asked = self.language_token(features)
-        memory = torch.cat([posture, seen, asked], 1)
+        memory = torch.cat([posture, tokens, asked], 1)
         present: Tensor | None = None
         if features.shape[1] > 1:
-            always = mask.new_ones(len(images), 1 + seen.shape[1])
+            always = mask.new_ones(len(tokens), 1 + tokens.shape[1])
             present = torch.cat([always, mask], 1)
-        queries = self.queries[None].expand(len(images), -1, -1)
+        queries = self.queries[None].expand(len(tokens), -1, -1)
         actions: Tensor = self.head(self.decoder(queries, memory, present))
         return actions
 
@@ -102,6 +100,21 @@ class VLANetwork(nn.Module):
         """Features of B instructions, on the network's device. Raises: NetworkError: one of them is empty."""
         features, mask = self.language(texts)
         return LanguageFeatures(features.to(self.queries.device), mask.to(self.queries.device))
+
+    def encode_images(self, images: Tensor) -> VisionFeatures:
+        """What the frozen vision encoder makes of images as `forward` takes them, float32, on their device.
+
+        Raises:
+            NetworkError: the vision encoder is not a frozen one, so what it gives changes with training.
+        """
+        encoder = self._frozen_vision()
+        hidden = encoder.hidden(_own_strides(_scaled(images).flatten(0, 1)))
+        return VisionFeatures(hidden.reshape(*images.shape[:2], *hidden.shape[1:]))
+
+    @property
+    def features_digest(self) -> str:
+        """Of all that decides what `encode_images` gives of the same images. Raises: NetworkError: as there."""
+        return self._frozen_vision().features_digest
 
     def normalize_actions(self, actions: Tensor) -> Tensor:
         """Actions in the spec's units (..., A) on the scale of `forward`."""
@@ -129,14 +142,40 @@ class VLANetwork(nn.Module):
             ConvolutionEncoder(config.vision, height, width, CONDITION, config.d_model) for _ in self.spec.cameras
         )
 
-    def _see(self, camera: int, images: Tensor, condition: Tensor) -> Tensor:
+    def _frozen_vision(self) -> PretrainedEncoder:
+        first, vision = self.vision[0], self.config.vision
+        if isinstance(first, PretrainedEncoder) and vision.frozen:
+            return first
+        raise NetworkError(
+            f"vision.kind {vision.kind} with vision.frozen {vision.frozen} gives no features that stay as they are; "
+            "kind pretrained with frozen true does"
+        )
+
+    def _see(self, seen: Tensor | VisionFeatures, condition: Tensor) -> Tensor:
+        """Vision tokens of all cameras, one camera after the other: (B, C * N, D)."""
+        if isinstance(seen, VisionFeatures):
+            project = self._frozen_vision().project
+            views = [project(hidden) for hidden in seen.hidden.to(torch.float32).unbind(1)]
+        else:
+            views = [self._look(camera, images, condition) for camera, images in enumerate(_scaled(seen).unbind(1))]
+        return torch.cat([view + self.camera_embedding[camera] for camera, view in enumerate(views)], 1)
+
+    def _look(self, camera: int, images: Tensor, condition: Tensor) -> Tensor:
         encoder = self.vision[min(camera, len(self.vision) - 1)]
-        # A copy with strides of its own: from those of a single image torch may guess another layout, take another
-        # kernel, and give other last digits.
-        images = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
-        return torch.as_tensor(encoder(images, condition) + self.camera_embedding[camera])
+        return torch.as_tensor(encoder(_own_strides(images), condition))
 
     def _normalized_proprioception(self, values: Tensor) -> Tensor:
         if not values.shape[1]:
             return values.new_zeros(len(values), 1)
         return (values - self.proprioception_mean) / self.proprioception_std
+
+
+def _scaled(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as they are, and uint8 ones brought there."""
+    return to_network(images) if images.dtype == torch.uint8 else images
+
+
+def _own_strides(images: Tensor) -> Tensor:
+    """A float32 copy of (B, 3, H, W) with strides of its own: from those of a single image torch may guess another
+    layout, take another kernel, and give other last digits."""
+    return images.to(torch.float32, memory_format=torch.channels_last, copy=True)
