@@ -11,12 +11,14 @@ from rollout_manager.experts.expert import ActionNoise, Expert
 from vla_policy_node.observation import Float32Array, Float64Array
 from vla_policy_node.spec import RobotSpec
 
-RETREAT = (5, 20)
+RETREAT = (10, 20)
 """Steps that a missed grasp is gone back on the way that the hand came."""
 CLOSING = 6
 """Steps that the fingers take to close on nothing."""
-UNNOTICED = (0, 40)
-"""Steps that the expert goes on with an empty hand, as a policy does that has never seen one."""
+UNNOTICED = (25, 60)
+"""Steps that the expert goes on with an empty hand, as a policy does that has never seen one. Not fewer: right beside the
+thing an expert that begins anew first rises, where every other demonstration goes down, and a policy that learns both
+does neither."""
 CHANGE = 0.25
 """Share of its range by which a gripper's target changes when it closes or opens."""
 
