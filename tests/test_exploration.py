@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small_robot import ROBOT, observation
 
 from vla_policy_node.exceptions import SpecError
-from vla_policy_node.exploration import BIAS_SHARE, Explore
+from vla_policy_node.exploration import BIAS_SHARE, SHIFT, Explore, ShiftedAim, exploring, shifted
 from vla_policy_node.observation import Observation
 from vla_policy_node.policy import ActionChunk
 from vla_policy_node.spec import ActionDimension, RobotSpec
@@ -92,3 +92,71 @@ def test_what_is_refused() -> None:
     unlimited = replace(ROBOT, action=(ActionDimension("up", "m", float("-inf"), 1.0),))
     with pytest.raises(SpecError, match="up has no finite range"):
         Explore(Still(unlimited), 0.1)
+
+
+class Looking(Still):
+    """A policy that remembers what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[Observation] = []
+
+    def act(self, observation: Observation) -> ActionChunk:
+        self.shown.append(observation)
+        return super().act(observation)
+
+
+def test_an_image_is_moved_by_whole_pixels_and_its_edges_repeated() -> None:
+    image = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    moved = shifted(image, 0.25, -0.4)  # One row down, two columns to the left.
+    np.testing.assert_array_equal(moved[1:, :3], image[:-1, 2:])
+    np.testing.assert_array_equal(moved[0], moved[1])
+    np.testing.assert_array_equal(moved[:, 3], moved[:, 2])
+    np.testing.assert_array_equal(shifted(image, 0.1, 0.09), image)
+
+
+def test_the_aim_is_the_same_all_through_an_episode_and_fixed_by_the_seed() -> None:
+    policy = Looking()
+    explore = ShiftedAim(policy, 1.0)
+    for seed in (3, 4, 3):
+        explore.reset(seed)
+        for stamp in (0, 1):
+            explore.act(observation(stamp_ns=stamp))
+    frames = [[o.images[c.name] for c in ROBOT.cameras] for o in policy.shown]
+    for a, b in ((0, 1), (2, 3), (0, 4)):
+        for one, other in zip(frames[a], frames[b], strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert policy.seeds[-3:] == [3, 4, 3]
+    np.testing.assert_array_equal(policy.shown[0].proprioception, observation().proprioception)
+
+
+def test_size_of_a_shift_is_as_documented() -> None:
+    explore = ShiftedAim(Looking(), 0.5)
+    shares = []
+    for seed in range(2000):
+        explore.reset(seed)
+        shares.append(np.concatenate(list(explore._shares.values())))
+    np.testing.assert_allclose(np.std(shares, 0), 0.5 * SHIFT, rtol=0.06)
+
+
+def test_aim_at_scale_zero_is_the_policy_itself() -> None:
+    policy, seen = Looking(), observation()
+    explore = ShiftedAim(policy, 0.0)
+    explore.reset(1)
+    explore.act(seen)
+    assert policy.shown[0] is seen
+
+
+def test_the_robot_says_how_it_explores_not_the_checkpoint() -> None:
+    aiming = replace(ROBOT, explore="aim")
+    assert isinstance(exploring(Still(), 0.1, aiming), ShiftedAim)
+    assert isinstance(exploring(Still(aiming), 0.1, ROBOT), Explore)
+    spared = replace(ROBOT, action=tuple(replace(d, noise=0.0) for d in ROBOT.action))
+    explore = exploring(Still(), 0.5, spared)
+    explore.reset(1)
+    np.testing.assert_array_equal(explore.act(observation()).actions, 0)
+    assert aiming.digest == ROBOT.digest == spared.digest
+    with pytest.raises(SpecError, match="explore 'sideways' is not one of action, aim"):
+        replace(ROBOT, explore="sideways")  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="is not a number from 0 on"):
+        ShiftedAim(Still(), -1.0)

@@ -140,11 +140,12 @@ class Worker:
             noise = expert_noise(request.environment, env.spec, request.exploration, request.noise_correlation)
             demonstrator = Demonstrator(self._expert(request.environment), env.spec, noise, request.slips)
             return ExpertDriver(demonstrator), ""
-        from vla_policy_node.exploration import Explore
+        from vla_policy_node.exploration import exploring
 
         policy = self._load(request, env)
         executor = make_executor(request.execute, env.spec.period_ns, request.execute_every)
-        return PolicyDriver(Explore(policy, request.exploration), executor, safety), policy.checkpoint_digest
+        explorer = exploring(policy, request.exploration, env.spec)
+        return PolicyDriver(explorer, executor, safety), policy.checkpoint_digest
 
     def _expert(self, environment: str) -> Expert:
         if environment not in self._experts:

@@ -1,16 +1,75 @@
 """Exploration: a policy wrapped so that a retry of the same initial state goes another way."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from vla_policy_node.exceptions import SpecError
-from vla_policy_node.observation import Observation
+from vla_policy_node.observation import ImageArray, Observation
 from vla_policy_node.policy import ActionChunk, Policy
 from vla_policy_node.spec import RobotSpec
 
 BIAS_SHARE = 0.2
 """Share of the noise's variance that stays the same all through an episode; the rest is drawn anew a chunk."""
+
+
+SHIFT = 0.1
+"""Standard deviation of a picture's shift at scale 1, as a share of its side."""
+
+
+def exploring(policy: Policy, scale: float, spec: RobotSpec) -> "Explore | ShiftedAim":
+    """The policy, exploring as the robot says (`RobotSpec.explore`); at scale 0 unchanged.
+
+    Raises:
+        SpecError: as `Explore` and `ShiftedAim`.
+    """
+    return ShiftedAim(policy, scale) if spec.explore == "aim" else Explore(policy, scale, spec)
+
+
+class ShiftedAim:
+    """Shows the policy pictures that are shifted, each camera's by the same few pixels all through an episode.
+
+    A policy that misses aims beside the thing, and does so again however its hand is pushed about: it sees where it has
+    got to and corrects. Shown the scene a little aside it aims a little aside, and now and then that is right. What is
+    recorded is the picture as it was, with the aim that succeeded: just what the policy did not know.
+    """
+
+    def __init__(self, policy: Policy, scale: float) -> None:
+        """Args: scale: standard deviation of a shift, as a share of a tenth of the picture's side.
+
+        Raises:
+            SpecError: the scale is negative or not finite.
+        """
+        _check(scale)
+        self._policy, self._scale = policy, scale
+        self.reset(0)
+
+    @property
+    def spec(self) -> RobotSpec:
+        """The robot that the policy was made for."""
+        return self._policy.spec
+
+    def reset(self, seed: int) -> None:
+        """Start a new episode: `seed` fixes its shifts."""
+        self._policy.reset(seed)
+        shares = self._scale * SHIFT * np.random.default_rng(seed).standard_normal((len(self.spec.cameras), 2))
+        self._shares = dict(zip(self.spec.camera_names, shares, strict=True))
+
+    def act(self, observation: Observation) -> ActionChunk:
+        """The policy's chunk for the shifted pictures."""
+        if not self._scale:
+            return self._policy.act(observation)
+        images = {name: shifted(image, *self._shares[name]) for name, image in observation.images.items()}
+        return self._policy.act(replace(observation, images=images))
+
+
+def shifted(image: ImageArray, down: float, right: float) -> ImageArray:
+    """An image (H, W, 3) moved by whole pixels, by shares of its height and width; its edges are repeated."""
+    height, width = image.shape[:2]
+    rows = np.clip(np.arange(height) - round(down * height), 0, height - 1)
+    columns = np.clip(np.arange(width) - round(right * width), 0, width - 1)
+    return np.asarray(image[rows[:, None], columns], np.uint8)
 
 
 class Explore:
@@ -22,21 +81,22 @@ class Explore:
     `noise_range`, which leaves a gripper or another target alone.
     """
 
-    def __init__(self, policy: Policy, scale: float) -> None:
-        """Args: scale: standard deviation as a share of half the action range; at 0 the policy is unchanged.
+    def __init__(self, policy: Policy, scale: float, spec: RobotSpec | None = None) -> None:
+        """
+        Args:
+            scale: standard deviation as a share of half the action range; at 0 the policy is unchanged.
+            spec: the robot as its file has it now; None: as it was when the policy was made.
 
         Raises:
             SpecError: the scale is negative or not finite, or a dimension that gets noise has no finite range.
         """
-        if not (math.isfinite(scale) and scale >= 0):
-            raise SpecError(f"exploration scale {scale} is not a number from 0 on")
+        _check(scale)
+        spec = spec or policy.spec
         self._policy = policy
         self.scale = scale
-        if unlimited := [
-            d.name for d, r in zip(policy.spec.action, policy.spec.noise_range, strict=True) if r == math.inf
-        ]:
+        if unlimited := [d.name for d, r in zip(spec.action, spec.noise_range, strict=True) if r == math.inf]:
             raise SpecError(f"exploration: {', '.join(unlimited)} has no finite range")
-        self._deviation = scale * policy.spec.noise_range
+        self._deviation = scale * spec.noise_range
         self.reset(0)
 
     @property
@@ -58,3 +118,8 @@ class Explore:
         offset = self._random.standard_normal(len(self._deviation))
         noise = math.sqrt(BIAS_SHARE) * self._bias + math.sqrt(1 - BIAS_SHARE) * offset
         return ActionChunk(chunk.stamp_ns, (chunk.actions + noise * self._deviation).astype(np.float32))
+
+
+def _check(scale: float) -> None:
+    if not (math.isfinite(scale) and scale >= 0):
+        raise SpecError(f"exploration scale {scale} is not a number from 0 on")

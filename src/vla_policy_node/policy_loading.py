@@ -1,7 +1,7 @@
 """The policy a node runs, and the one it runs next: checkpoints are swapped between episodes, never in one."""
 
 from vla_policy_node.exceptions import CheckpointError
-from vla_policy_node.exploration import Explore
+from vla_policy_node.exploration import exploring
 from vla_policy_node.network_policy import NetworkPolicy
 from vla_policy_node.policy import Policy
 from vla_policy_node.spec import RobotSpec
@@ -47,13 +47,13 @@ class PolicySlot:
 
         Args:
             seed: fixes all that is random in the episode.
-            exploration: standard deviation of the noise, as a share of half the action range; 0 for none.
+            exploration: how far it tries something else, as `exploring` takes it; 0: not at all.
 
         Raises:
             CheckpointError: none is loaded.
         """
         if self._loaded is None:
             raise CheckpointError("no checkpoint is loaded; set the parameter checkpoint")
-        self._running = Explore(self._loaded, exploration)
+        self._running = exploring(self._loaded, exploration, self._spec)
         self._running.reset(seed)
         return self.digest

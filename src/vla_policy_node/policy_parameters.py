@@ -13,7 +13,10 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
     "limits": ("clamp", "clamp: an action beyond its limits is moved to them; reject: the robot holds"),
     "device": ("cpu", "where the network runs: cpu, cuda, ..."),
     "episode_seed": (0, "fixes all that is random in the next episode; taken up by ~/enable"),
-    "exploration": (0.0, "noise on the next episode's chunks, as a share of half the action range"),
+    "exploration": (
+        0.0,
+        "how far the next episode tries something else: noise on its chunks, or a shifted aim, as the robot says",
+    ),
     "start_stamp_ns": (0, "samples stamped earlier belong to an earlier episode and are passed over"),
 }
 FIXED = ("robot", "mode", "limits", "device", "autostart")

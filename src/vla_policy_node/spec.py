@@ -19,6 +19,7 @@ from vla_policy_node.topics import camera_topic
 Transport = Literal["raw", "compressed"]
 ProprioceptionSource = Literal["ee_pose", "joint_position", "joint_velocity"]
 HoldRule = Literal["zero", "last"]
+Exploration = Literal["action", "aim"]
 
 ROTATION_KEYS = ("r00", "r10", "r20", "r01", "r11", "r21")
 """The first two columns of a rotation matrix. They are continuous in the orientation, as no three or four numbers are
@@ -99,8 +100,11 @@ class RobotSpec:
     """Frame that poses and end-effector actions are expressed in."""
     max_skew_s: float = 0.1
     """How far the streams of one observation may lie apart, and how old it may be, in seconds."""
+    explore: Exploration = "action"
+    """What a policy varies when it tries anew: its actions, or where it aims. No part of the digest."""
 
     def __post_init__(self) -> None:
+        _one_of(f"robot '{self.name}': explore", self.explore, get_args(Exploration))
         if not self.rate_hz > 0:
             raise SpecError(f"robot '{self.name}': rate_hz {self.rate_hz} is not positive")
         if not self.action:
@@ -170,8 +174,9 @@ class RobotSpec:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (first 16 hex digits) of what a policy depends on: everything but topics, transports, noise."""
+        """SHA-256 (first 16 hex digits) of what a policy depends on: everything but topics, transports, exploration."""
         content = asdict(self)
+        del content["explore"]
         for camera in content["cameras"]:
             del camera["topic"], camera["transport"]
         for dimension in content["action"]:

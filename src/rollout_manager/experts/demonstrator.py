@@ -16,9 +16,9 @@ RETREAT = (10, 20)
 CLOSING = 6
 """Steps that the fingers take to close on nothing."""
 UNNOTICED = (25, 60)
-"""Steps that the expert goes on with an empty hand, as a policy does that has never seen one. Not fewer: right beside the
-thing an expert that begins anew first rises, where every other demonstration goes down, and a policy that learns both
-does neither."""
+"""Steps that the expert goes on with an empty hand, as a policy does that has never seen one. Not fewer: right beside
+the thing an expert that begins anew first rises, where every other demonstration goes down, and a policy that learns
+both does neither."""
 CHANGE = 0.25
 """Share of its range by which a gripper's target changes when it closes or opens."""
 
