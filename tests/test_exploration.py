@@ -147,12 +147,12 @@ def test_aim_at_scale_zero_is_the_policy_itself() -> None:
     assert policy.shown[0] is seen
 
 
-def test_the_robot_says_how_it_explores_not_the_checkpoint() -> None:
+def test_the_robot_says_how_it_explores() -> None:
     aiming = replace(ROBOT, explore="aim")
-    assert isinstance(exploring(Still(), 0.1, aiming), ShiftedAim)
-    assert isinstance(exploring(Still(aiming), 0.1, ROBOT), Explore)
+    assert isinstance(exploring(Still(aiming), 0.1), ShiftedAim)
+    assert isinstance(exploring(Still(), 0.1), Explore)
     spared = replace(ROBOT, action=tuple(replace(d, noise=0.0) for d in ROBOT.action))
-    explore = exploring(Still(), 0.5, spared)
+    explore = exploring(Still(spared), 0.5)
     explore.reset(1)
     np.testing.assert_array_equal(explore.act(observation()).actions, 0)
     assert aiming.digest == ROBOT.digest == spared.digest

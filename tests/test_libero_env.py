@@ -15,7 +15,7 @@ from libero_stock import StockLibero, needs_assets
 from rollout_manager.drivers import NoDriver
 from rollout_manager.envs import rendering
 from rollout_manager.envs.libero import env as libero_env
-from rollout_manager.envs.libero.env import HAND, LOOK_VARIABLE, TIME_LIMITS, LiberoEnv
+from rollout_manager.envs.libero.env import BASE, HAND, LOOK_VARIABLE, TIME_LIMITS, LiberoEnv
 from rollout_manager.envs.libero.package import ASSET_FOLDERS, ASSETS_VARIABLE, find_assets
 from rollout_manager.envs.libero.scene import LiberoScene
 from rollout_manager.envs.libero.suites import SUITES, all_tasks, find_task
@@ -236,7 +236,9 @@ def test_readings_are_what_the_simulation_says(env: LiberoEnv) -> None:
         env.step(action)
     readings, data = env.read(cameras=False), env._ready().scene.data
     assert readings.images == {}
-    assert np.array_equal(readings.ee_pose.position, data.site(HAND).xpos)
+    place = data.site(HAND).xpos - data.body(BASE).xpos  # Axes are the world's: the arm faces along x.
+    assert np.array_equal(data.body(BASE).xmat, np.eye(3).ravel())
+    assert readings.ee_pose.position == pytest.approx(place, abs=1e-12)
     assert np.linalg.norm(readings.ee_pose.orientation) == pytest.approx(1)
     assert len(readings.joints.names) == 9 == len(readings.joints.position) == len(readings.joints.velocity)
     assert readings.joints.position[7:] == pytest.approx([0.03, -0.03], abs=0.015)
@@ -246,7 +248,7 @@ def test_readings_are_what_the_simulation_says(env: LiberoEnv) -> None:
     observation = buffer.assemble()
     assert isinstance(observation, Observation)
     rotation = data.site(HAND).xmat.reshape(3, 3)
-    expected = [*data.site(HAND).xpos, *rotation[:, 0], *rotation[:, 1], *readings.joints.position[7:]]
+    expected = [*place, *rotation[:, 0], *rotation[:, 1], *readings.joints.position[7:]]
     assert observation.proprioception == pytest.approx(np.array(expected), abs=1e-6)
 
 

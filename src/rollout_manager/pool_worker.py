@@ -144,8 +144,7 @@ class Worker:
 
         policy = self._load(request, env)
         executor = make_executor(request.execute, env.spec.period_ns, request.execute_every)
-        explorer = exploring(policy, request.exploration, env.spec)
-        return PolicyDriver(explorer, executor, safety), policy.checkpoint_digest
+        return PolicyDriver(exploring(policy, request.exploration), executor, safety), policy.checkpoint_digest
 
     def _expert(self, environment: str) -> Expert:
         if environment not in self._experts:

@@ -112,7 +112,7 @@ def decode_episode(
         bag_digest=bag_digest,
         images=_stack(kept, spec, image_size),
         proprioception=np.stack([o.proprioception for o in kept]),
-        actions=np.clip(actions, spec.action_low, spec.action_high),
+        actions=spec.on_levels(np.clip(actions, spec.action_low, spec.action_high)),
         stamps=np.array([o.stamp_ns for o in kept], np.int64),
         instructions=texts,
         instruction_index=np.array([texts.index(o.instruction) for o in kept], np.int64),

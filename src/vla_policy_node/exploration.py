@@ -18,13 +18,13 @@ SHIFT = 0.1
 """Standard deviation of a picture's shift at scale 1, as a share of its side."""
 
 
-def exploring(policy: Policy, scale: float, spec: RobotSpec) -> "Explore | ShiftedAim":
-    """The policy, exploring as the robot says (`RobotSpec.explore`); at scale 0 unchanged.
+def exploring(policy: Policy, scale: float) -> "Explore | ShiftedAim":
+    """The policy, exploring as its robot says (`RobotSpec.explore`); at scale 0 unchanged.
 
     Raises:
         SpecError: as `Explore` and `ShiftedAim`.
     """
-    return ShiftedAim(policy, scale) if spec.explore == "aim" else Explore(policy, scale, spec)
+    return ShiftedAim(policy, scale) if policy.spec.explore == "aim" else Explore(policy, scale)
 
 
 class ShiftedAim:
@@ -47,7 +47,7 @@ class ShiftedAim:
 
     @property
     def spec(self) -> RobotSpec:
-        """The robot that the policy was made for."""
+        """The robot that the policy drives."""
         return self._policy.spec
 
     def reset(self, seed: int) -> None:
@@ -81,17 +81,14 @@ class Explore:
     `noise_range`, which leaves a gripper or another target alone.
     """
 
-    def __init__(self, policy: Policy, scale: float, spec: RobotSpec | None = None) -> None:
-        """
-        Args:
-            scale: standard deviation as a share of half the action range; at 0 the policy is unchanged.
-            spec: the robot as its file has it now; None: as it was when the policy was made.
+    def __init__(self, policy: Policy, scale: float) -> None:
+        """Args: scale: standard deviation as a share of half the action range; at 0 the policy is unchanged.
 
         Raises:
             SpecError: the scale is negative or not finite, or a dimension that gets noise has no finite range.
         """
         _check(scale)
-        spec = spec or policy.spec
+        spec = policy.spec
         self._policy = policy
         self.scale = scale
         if unlimited := [d.name for d, r in zip(spec.action, spec.noise_range, strict=True) if r == math.inf]:
@@ -101,7 +98,7 @@ class Explore:
 
     @property
     def spec(self) -> RobotSpec:
-        """The robot that the policy was made for."""
+        """The robot that the policy drives."""
         return self._policy.spec
 
     def reset(self, seed: int) -> None:

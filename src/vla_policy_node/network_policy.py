@@ -17,9 +17,15 @@ from vla_policy_node.spec import RobotSpec
 class NetworkPolicy:
     """Runs a network on one observation at a time. Nothing in it is random."""
 
-    def __init__(self, network: VLANetwork, checkpoint_digest: str = "") -> None:
-        """Args: network: put into eval mode; checkpoint_digest: of the checkpoint it comes from, if any."""
+    def __init__(self, network: VLANetwork, checkpoint_digest: str = "", spec: RobotSpec | None = None) -> None:
+        """
+        Args:
+            network: put into eval mode.
+            checkpoint_digest: of the checkpoint it comes from, if any.
+            spec: the robot it drives, as its file has it now; None: as it was when the network was made.
+        """
         self.network = network.eval()
+        self.spec = spec or network.spec
         self.checkpoint_digest = checkpoint_digest
 
     @staticmethod
@@ -40,12 +46,7 @@ class NetworkPolicy:
             NetworkError: no such device here.
         """
         checkpoint = load_checkpoint(folder, spec)
-        return NetworkPolicy(load_network(checkpoint, device, folders), checkpoint.digest)
-
-    @property
-    def spec(self) -> RobotSpec:
-        """The robot it was made for."""
-        return self.network.spec
+        return NetworkPolicy(load_network(checkpoint, device, folders), checkpoint.digest, spec)
 
     def reset(self, seed: int) -> None:
         """Nothing to do: there is no state and no chance in it."""
@@ -61,7 +62,7 @@ class NetworkPolicy:
             network(*(tensor.to(network.queries.device) for tensor in (images, proprioception, features, mask)))
 
     def act(self, observation: Observation) -> ActionChunk:
-        """The next H actions, in the spec's units, not limited.
+        """The next H actions, in the spec's units, on its levels, not limited.
 
         Raises:
             NetworkError: the instruction is empty.
@@ -74,4 +75,4 @@ class NetworkPolicy:
             proprioception = torch.from_numpy(np.asarray(observation.proprioception, np.float32)[None])
             normalised = network(torch.from_numpy(images[None]).to(device), proprioception.to(device), *language)
             actions: Float32Array = network.denormalize(normalised)[0].cpu().numpy()
-        return ActionChunk(observation.stamp_ns, actions)
+        return ActionChunk(observation.stamp_ns, self.spec.on_levels(actions))

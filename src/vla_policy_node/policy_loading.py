@@ -54,6 +54,6 @@ class PolicySlot:
         """
         if self._loaded is None:
             raise CheckpointError("no checkpoint is loaded; set the parameter checkpoint")
-        self._running = exploring(self._loaded, exploration, self._spec)
+        self._running = exploring(self._loaded, exploration)
         self._running.reset(seed)
         return self.digest

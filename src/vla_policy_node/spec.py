@@ -78,11 +78,20 @@ class ActionDimension:
     noise: float = 1.0
     """What it gets of exploration's and demonstrations' noise, as a share; a target gets none. It says how to practise,
     not what the robot is, and so is no part of the digest."""
+    levels: tuple[float, ...] = ()
+    """The only values that the robot tells apart, ascending; a policy answers with the nearest of them. Empty: all
+    count. No part of the digest either: what was learned without them is not wrong."""
 
     def __post_init__(self) -> None:
         _one_of(f"action '{self.name}': hold", self.hold, get_args(HoldRule))
         if not 0 <= self.noise < math.inf:
             raise SpecError(f"action '{self.name}': noise {self.noise} is not a share from 0 on")
+        object.__setattr__(self, "levels", tuple(self.levels))
+        if any(not self.low <= v <= self.high for v in self.levels) or list(self.levels) != sorted(set(self.levels)):
+            raise SpecError(
+                f"action '{self.name}': levels {', '.join(map(str, self.levels))} do not ascend from {self.low} to "
+                f"{self.high}"
+            )
         if not self.low < self.high:
             raise SpecError(f"action '{self.name}': low {self.low} is not below high {self.high}")
 
@@ -167,6 +176,15 @@ class RobotSpec:
         half = (self.action_high - self.action_low) / 2
         return np.array([h * n if n else 0.0 for h, n in zip(half, shares, strict=True)], np.float32)
 
+    def on_levels(self, actions: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Actions (..., A) with every dimension that has levels on the nearest of them; of two the lower."""
+        found = np.array(actions, np.float32)
+        for i, dimension in enumerate(self.action):
+            if dimension.levels:
+                levels = np.array(dimension.levels, np.float32)
+                found[..., i] = levels[np.abs(found[..., i, None] - levels).argmin(-1)]
+        return found
+
     def camera(self, name: str) -> CameraSpec:
         """The camera called `name`; SpecError if there is none."""
         _one_of(f"robot '{self.name}': camera", name, self.camera_names)
@@ -174,13 +192,14 @@ class RobotSpec:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (first 16 hex digits) of what a policy depends on: everything but topics, transports, exploration."""
+        """SHA-256 (first 16 hex digits) of what a policy depends on: everything but topics, transports,
+        exploration and levels."""
         content = asdict(self)
         del content["explore"]
         for camera in content["cameras"]:
             del camera["topic"], camera["transport"]
         for dimension in content["action"]:
-            del dimension["noise"]
+            del dimension["noise"], dimension["levels"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ JOINTS = {f"panda_joint{i}": f"robot0_joint{i}" for i in range(1, 8)} | {
     f"panda_finger_joint{i}": f"gripper0_finger_joint{i}" for i in (1, 2)
 }
 """The arm's joints (rad) and the fingers (m), by the names that a real Panda's driver gives them."""
-HAND = "gripper0_grip_site"
+HAND, BASE = "gripper0_grip_site", "robot0_link0"
 """Between the finger pads; what `ee_pose` is the pose of."""
 COLLISION_GROUP = 0
 
@@ -58,7 +58,7 @@ class _Viewed:
         model = scene.model
         self._qpos = np.array([model.joint(name).qposadr[0] for name in JOINTS.values()])
         self._qvel = np.array([model.joint(name).dofadr[0] for name in JOINTS.values()])
-        self._hand = model.site(HAND).id
+        self._hand, self._base = model.site(HAND).id, model.body(BASE).id
         self._mujoco = import_mujoco()
 
     def images(self) -> dict[str, ImageArray]:
@@ -73,9 +73,12 @@ class _Viewed:
         return Joints(tuple(JOINTS), data.qpos[self._qpos].copy(), data.qvel[self._qvel].copy())
 
     def hand(self) -> Pose:
+        """In the arm's own frame: where the arm stands in the world differs from scene to scene by up to a metre."""
         data, quaternion = self.scene.data, np.empty(4)
-        self._mujoco.mju_mat2Quat(quaternion, data.site_xmat[self._hand])
-        return Pose(data.site_xpos[self._hand].copy(), np.roll(quaternion, -1))  # MuJoCo: w first.
+        base = data.xmat[self._base].reshape(3, 3)
+        position = base.T @ (data.site_xpos[self._hand] - data.xpos[self._base])
+        self._mujoco.mju_mat2Quat(quaternion, (base.T @ data.site_xmat[self._hand].reshape(3, 3)).ravel())
+        return Pose(position, np.roll(quaternion, -1))  # MuJoCo: w first.
 
     def close(self) -> None:
         if self._renderer is not None:
