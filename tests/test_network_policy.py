@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,20 @@ def test_another_process_gives_the_same_actions_bit_for_bit(folder: Path) -> Non
     path = os.pathsep.join(p for p in sys.path if p)
     run = subprocess.run(command, capture_output=True, check=True, timeout=120, env={**os.environ, "PYTHONPATH": path})
     assert run.stdout == here
+
+
+def test_it_answers_on_the_levels_of_the_robot_it_drives_not_of_the_one_it_was_made_for(folder: Path) -> None:
+    made_for = NetworkPolicy.load(folder).spec
+    *others, last = made_for.action
+    levels = (last.low, (last.low + last.high) / 2, last.high)
+    now = replace(made_for, action=(*others, replace(last, levels=levels)))
+    free, stepped = NetworkPolicy.load(folder), NetworkPolicy.load(folder, now)
+    assert stepped.spec is now
+    for seed in range(3):
+        loose, strict = free.act(observation(seed)).actions, stepped.act(observation(seed)).actions
+        np.testing.assert_array_equal(loose[:, :-1], strict[:, :-1])
+        assert set(strict[:, -1].tolist()) <= set(np.array(levels, np.float32).tolist())
+        assert not set(loose[:, -1].tolist()) <= set(np.array(levels, np.float32).tolist())
 
 
 def test_exploration_wraps_it() -> None:

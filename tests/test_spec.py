@@ -116,3 +116,31 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
     path.write_text("just words")
     with pytest.raises(SpecError, match="expected keys with values"):
         load_spec(path)
+
+
+def test_levels_take_the_nearest_and_leave_the_rest() -> None:
+    plain = content()
+    plain["action"][3]["levels"] = [-1, 0, 1]
+    spec = RobotSpec.from_dict(plain)
+    actions = np.array([[0.3, -0.7, 0.1, 0.49], [0, 0, 0, -0.51], [0, 0, 0, 0.5], [0, 0, 0, 3.0]])
+    np.testing.assert_array_equal(spec.on_levels(actions)[:, 3], [0, -1, 0, 1])
+    np.testing.assert_array_equal(spec.on_levels(actions)[:, :3], actions[:, :3].astype(np.float32))
+    np.testing.assert_array_equal(load_spec("metaworld").on_levels(actions), actions.astype(np.float32))
+    assert spec.digest == load_spec("metaworld").digest
+    assert RobotSpec.from_dict(yaml.safe_load(yaml.safe_dump(spec.to_dict()))) == spec
+
+
+@pytest.mark.parametrize("levels", [[0, -1], [0, 0], [-2, 1], [0, 1.5]])
+def test_levels_that_make_no_sense_are_refused(levels: list[float]) -> None:
+    plain = content()
+    plain["action"][3]["levels"] = levels
+    with pytest.raises(SpecError, match=r"action 'gripper': levels .* do not ascend from -1.0 to 1.0"):
+        RobotSpec.from_dict(plain)
+
+
+@pytest.mark.parametrize("noise", [-0.1, float("inf")])
+def test_a_share_of_noise_is_from_0_on(noise: float) -> None:
+    plain = content()
+    plain["action"][0]["noise"] = noise
+    with pytest.raises(SpecError, match=r"action 'hand_dx': noise .* is not a share from 0 on"):
+        RobotSpec.from_dict(plain)
