@@ -1,5 +1,6 @@
 """The network: shapes, what it depends on, what it must not depend on, and that it learns."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from vla_policy_node.network.config import LanguageConfig, NetworkConfig, Vision
 from vla_policy_node.network.decoder import Attention, Decoder
 from vla_policy_node.network.images import resize, stack_images, to_network
 from vla_policy_node.network.language import LanguageFeatures, masked_mean, pad
-from vla_policy_node.network.vla import VLANetwork
+from vla_policy_node.network.vla import VLANetwork, with_octaves
 
 TEXTS = tuple(INSTRUCTIONS)
 
@@ -76,6 +77,20 @@ def test_proprioception_is_normalised_by_the_frozen_statistics() -> None:
     network = small_network()
     mean, std = torch.tensor(STATISTICS.proprioception_mean), torch.tensor(STATISTICS.proprioception_std)
     torch.testing.assert_close(network._normalized_proprioception((mean + 2 * std)[None]), torch.full((1, 3), 2.0))
+
+
+def test_octaves_by_hand() -> None:
+    found = with_octaves(torch.tensor([[0.5, -1.0]]), 2)
+    half = math.sqrt(0.5)
+    # Of 0.5: pi/4 and pi/2; of -1: -pi/2 and -pi.
+    torch.testing.assert_close(found, torch.tensor([[0.5, -1.0, half, -1.0, 1.0, 0.0, half, 0.0, 0.0, -1.0]]))
+    values = torch.randn(3, 4)
+    torch.testing.assert_close(with_octaves(values, 0), values)
+    network = small_network(config=replace(SMALL, proprioception_octaves=3))
+    images, proprioception = batch()
+    assert network(images, proprioception, *network.encode_instructions(TEXTS)).shape == (3, SMALL.horizon, 3)
+    with pytest.raises(NetworkError, match="proprioception_octaves -1"):
+        replace(SMALL, proprioception_octaves=-1)
 
 
 @settings(max_examples=30)

@@ -87,6 +87,9 @@ class NetworkConfig:
     feedforward: int = 256
     """Width between the two linear maps of a decoder layer."""
     dropout: float = 0.0
+    proprioception_octaves: int = 0
+    """Sines and cosines that the network is given of each proprioception value, each of twice the frequency of the one
+    before; see `with_octaves`."""
     head: HeadKind = "regression"
     """Action head: `regression` gives the chunk itself, for an L1 loss."""
 
@@ -94,6 +97,7 @@ class NetworkConfig:
         _choice("head", self.head, get_args(HeadKind))
         for name in ("horizon", "d_model", "heads", "layers", "feedforward"):
             _at_least(name, getattr(self, name), 1)
+        _at_least("proprioception_octaves", self.proprioception_octaves, 0)
         if self.d_model % self.heads:
             raise NetworkError(f"heads {self.heads} does not divide d_model {self.d_model}")
         if not (isinstance(self.dropout, (int, float)) and 0 <= self.dropout < 1):

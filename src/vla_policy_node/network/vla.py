@@ -1,5 +1,6 @@
 """The vision-language-action network: what the cameras show, where the robot is and what is asked, to a chunk."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -64,9 +65,8 @@ class VLANetwork(nn.Module):
         self.camera_embedding = nn.Parameter(0.02 * torch.randn(len(spec.cameras), 1, d_model))
         self.condition = nn.Sequential(nn.Linear(self.language.dimension, CONDITION), nn.GELU())
         self.language_token = nn.Linear(self.language.dimension, d_model)
-        self.proprioception_token = nn.Sequential(
-            nn.Linear(max(1, len(spec.proprioception)), 64), nn.GELU(), nn.Linear(64, d_model)
-        )
+        values = max(1, len(spec.proprioception)) * (1 + 2 * config.proprioception_octaves)
+        self.proprioception_token = nn.Sequential(nn.Linear(values, 64), nn.GELU(), nn.Linear(64, d_model))
         self.queries = nn.Parameter(0.02 * torch.randn(config.horizon, d_model))
         self.decoder = Decoder(d_model, config.heads, config.layers, config.feedforward, config.dropout)
         self.head = HEADS[config.head](d_model, len(spec.action))
@@ -85,7 +85,8 @@ class VLANetwork(nn.Module):
             mask: (B, L), True where there is a language token.
         """
         tokens = self._see(seen, self.condition(masked_mean(features, mask)))
-        posture = self.proprioception_token(self._normalized_proprioception(proprioception))[:, None]
+        values = with_octaves(self._normalized_proprioception(proprioception), self.config.proprioception_octaves)
+        posture = self.proprioception_token(values)[:, None]
         asked = self.language_token(features)
         memory = torch.cat([posture, tokens, asked], 1)
         present: Tensor | None = None
@@ -179,3 +180,13 @@ def _own_strides(images: Tensor) -> Tensor:
     """A float32 copy of (B, 3, H, W) with strides of its own: from those of a single image torch may guess another
     layout, take another kernel, and give other last digits."""
     return images.to(torch.float32, memory_format=torch.channels_last, copy=True)
+
+
+def with_octaves(values: Tensor, octaves: int) -> Tensor:
+    """Values (B, P) with sine and cosine of pi/2 2^k times each, k = 0 to `octaves` - 1: (B, P (1 + 2 octaves)).
+
+    A network learns smooth functions first; where half a centimetre decides between hit and miss, this makes small
+    differences large (Tancik et al., 2020, Fourier Features Let Networks Learn High Frequency Functions).
+    """
+    waves = [values * (math.pi / 2 * 2**k) for k in range(octaves)]
+    return torch.cat([values, *(wave.sin() for wave in waves), *(wave.cos() for wave in waves)], -1)
