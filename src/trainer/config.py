@@ -253,6 +253,8 @@ class TrainingConfig:
     """Steps between two validations, each with a checkpoint of its own; 0: only at the end."""
     patience: int = 0
     """Stop after so many validations without a better score; 0: never."""
+    average: float = 0.0
+    """Decay a step of the weights' running mean, which checkpoints then hold; 0: they hold the weights themselves."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """AdamW and its schedule."""
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -267,6 +269,7 @@ class TrainingConfig:
             require(getattr(self, name) >= 1, f"training: {name} {getattr(self, name)} is not at least 1")
         for name in ("save_every", "validate_every", "patience"):
             require(getattr(self, name) >= 0, f"training: {name} {getattr(self, name)} is negative")
+        require(0 <= self.average < 1, f"training: average {self.average} is not in [0, 1)")
         require(0 <= self.expert_share <= 1, f"training: expert_share {self.expert_share} is not in [0, 1]")
         require(
             self.batch_size % self.accumulation == 0,

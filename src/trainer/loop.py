@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from trainer.augmentation import augment
+from trainer.averaging import WeightAverage
 from trainer.config import OptimizerConfig, TrainingConfig, to_plain
 from trainer.dataset import Batch
 from trainer.exceptions import TrainingError
@@ -157,6 +158,7 @@ class _Run:
         self.network = network.to(self.accelerator.device)
         self.optimizer = make_optimizer(self.network, config.optimizer)
         self.prepared, self.stepper = self.accelerator.prepare(self.network, self.optimizer)
+        self.average = WeightAverage(self.network, self.optimizer, config.average)
         self.identity = RunIdentity(_identity(network, sampler, config, lineage))
         self._language: LanguageFeatures | None = None
         self._seconds: deque[float] = deque(maxlen=1000)
@@ -183,7 +185,8 @@ class _Run:
         self.network.eval()
         digest, score = "", math.nan
         if self.accelerator.is_main_process:
-            digest = save_checkpoint(path, self.network, replace(self.lineage, gradient_steps=steps))
+            with self.average.in_place():
+                digest = save_checkpoint(path, self.network, replace(self.lineage, gradient_steps=steps))
             score = validate(progress.step, path) if validate else math.nan
             torch.set_num_threads(self.config.threads)  # what validated may have changed it
         score = self._from_main(score)
@@ -231,6 +234,7 @@ class _Run:
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), config.optimizer.clip_norm or math.inf)
         _check_finite(step, loss)
         self.stepper.step()
+        self.average.update(step + 1)
         return {"loss": loss, "learning_rate": rate, "gradient_norm": float(norm)}
 
     def _loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
