@@ -15,9 +15,9 @@ from rollout_manager.experts.libero.routes import backed, clear
 from rollout_manager.experts.libero.world import Goal, World
 from vla_policy_node.observation import Float64Array
 
-NEAR = 0.25
-"""What is further from a thing than this is not in the way of the fingers, in m."""
-MOST_POINTS = 1200
+NEAR, ABOVE_GROUND = 0.13, 0.004
+"""What is further from a thing is not in the way of the fingers, nor is what it stands on, in m."""
+MOST_POINTS, MOST_AROUND = 1200, 600
 COMFORTABLE_REACH = 0.70
 """The arm points down easily this far from its foot, in m."""
 YAW_COST, TILT_COST, REACH_COST = 0.12, 0.5, 12.0
@@ -111,10 +111,11 @@ def _usable(
 def _candidates(world: World, name: str, lean: Lean) -> list[Grasp]:
     """Grasps with the hand turned in some ways, by the thing's shape and what is near it; the cheapest first."""
     rng = np.random.default_rng(0)
-    points = _thinned(world.object_cloud(name), rng)
+    points = _thinned(world.object_cloud(name), MOST_POINTS, rng)
     around = world.cloud(world.others(world.body(name)))
-    around = around[(np.abs(around - points.mean(axis=0)) < NEAR).all(axis=1)]
-    around = _thinned(around[around[:, 2] > points[:, 2].min() + 0.004], rng)
+    low, high = points.min(axis=0) - NEAR, points.max(axis=0) + NEAR
+    low[2] += NEAR + ABOVE_GROUND
+    around = _thinned(around[((around > low) & (around < high)).all(axis=1)], MOST_AROUND, rng)
     present, base = world.hand.rotation, world.base
     found = [
         Grasp(g.hand, g.width, g.cost + cost + _reach_cost(g.hand, base))
@@ -128,7 +129,5 @@ def _reach_cost(hand: Frame, base: Float64Array) -> float:
     return REACH_COST * max(0.0, float(np.hypot(*(hand.position - base)[:2])) - COMFORTABLE_REACH)
 
 
-def _thinned(points: Float64Array, rng: np.random.Generator) -> Float64Array:
-    if len(points) <= MOST_POINTS:
-        return points
-    return points[rng.permutation(len(points))[:MOST_POINTS]]
+def _thinned(points: Float64Array, most: int, rng: np.random.Generator) -> Float64Array:
+    return points if len(points) <= most else points[rng.permutation(len(points))[:most]]

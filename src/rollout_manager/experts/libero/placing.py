@@ -33,7 +33,8 @@ TIPS_COST = 0.4
 MOST_HEADROOM = 0.16
 MOST, MOST_A_SPOT, WORTH_LOOKING = 60, 3, 0.15
 """Placements that are looked at in all and at one spot, and how much dearer than the cheapest one they may be."""
-NEAR, WITHIN = 0.25, 0.002
+TRIES_A_TURN = 25
+"""Where a thing turned in some way finds no place so often, it is given up to turn it so."""
 LEANS = 0.5
 SAME_ANGLE = 0.02
 Holds = Callable[[Float64Array], bool]
@@ -108,18 +109,20 @@ def placements(world: World, imagination: Imagination, goal: Goal) -> list[Place
     present = world.frame(name)
     local = present.inverse().points(world.object_cloud(name))
     middle = (local.min(axis=0) + local.max(axis=0)) / 2
-    inside = _Inside(world, name, wanted.centre)
     found: list[Placement] = []
     there: Counter[tuple[float, ...]] = Counter()
+    in_vain: Counter[int] = Counter()
     least = np.inf
     for cost, rotation, offset in sorted(_poses(present.rotation, wanted), key=lambda pose: pose[0]):
         if len(found) >= MOST or cost > least + WORTH_LOOKING:
             break
-        if there[tuple(offset)] >= MOST_A_SPOT:
+        if there[tuple(offset)] >= MOST_A_SPOT or in_vain[id(rotation)] >= TRIES_A_TURN:
             continue
         place = wanted.centre + wanted.rotation @ offset
         frame = _rest(imagination, name, rotation, place, local, wanted)
-        if frame is not None and not inside.reaches(frame):
+        in_vain[id(rotation)] += frame is None
+        if frame is not None:
+            in_vain[id(rotation)] = -(len(GRID) ** 2)
             there[tuple(offset)] += 1
             tight = sum(imagination.object_collides(name, frame.shifted((gap + FINEST) * UP), gap) for gap in GAPS)
             stays = imagination.carried(name, frame.shifted(-2 * FINEST * UP), frame.points(middle[None])[0])
@@ -127,28 +130,6 @@ def placements(world: World, imagination: Imagination, goal: Goal) -> list[Place
             found.append(Placement(frame, cost, _headroom(imagination, name, frame)))
             least = min(least, found[-1].cost)
     return sorted(found, key=lambda placement: placement.cost)
-
-
-class _Inside:
-    """Tells whether something else would be wholly inside a thing: such things MuJoCo does not always see touch."""
-
-    def __init__(self, world: World, name: str, place: Float64Array) -> None:
-        """Args: place: near which the thing will be, shape (3,)."""
-        body = world.body(name)
-        back = world.frame(name).inverse()
-        self._boxes = [(back @ frame, half) for frame, half in world.boxes(body)]
-        mine = back.points(world.object_cloud(name))
-        self._low, self._high = mine.min(axis=0), mine.max(axis=0)
-        around = world.cloud(world.others(body))
-        self._around = around[(np.abs(around - place) < NEAR).all(axis=1)]
-
-    def reaches(self, frame: Frame) -> bool:
-        """Whether a point of something else lies in one of its boxes, with the thing at `frame`."""
-        points = frame.inverse().points(self._around)
-        points = points[((points > self._low) & (points < self._high)).all(axis=1)]
-        return any(
-            bool((np.abs(box.inverse().points(points)) < half - WITHIN).all(axis=1).any()) for box, half in self._boxes
-        )
 
 
 def _poses(present: Float64Array, wanted: Target) -> Iterator[tuple[float, Float64Array, Float64Array]]:
