@@ -17,7 +17,7 @@ ITERATIONS, PATIENCE = 40, 6
 STEP = 0.4  # rad a joint and iteration at most
 POSITION_TOLERANCE, ANGLE_TOLERANCE = 0.002, 0.02  # m, rad
 DAMPING = 1e-4
-LIMIT_MARGIN = 0.05
+LIMIT_MARGIN = 0.12
 """Joints stay this far from their ends (rad): the controller knows nothing of limits."""
 POSTURE_GAIN = 0.1
 SHOULDER, FLANGE, LONGEST = 0.333, 0.204, 0.80
@@ -88,6 +88,28 @@ class Imagination:
         self._data.qpos[:] = self._world.data.qpos
         self._mujoco.mj_kinematics(self._model, self._data)
 
+    @property
+    def arm(self) -> Float64Array:
+        """The arm's present joint angles in rad, shape (7,)."""
+        return self._world.arm
+
+    @property
+    def postures(self) -> tuple[Float64Array, Float64Array]:
+        """Joint angles to begin from in search of others: the present ones, and those at rest; each of shape (7,)."""
+        return self._world.arm, self._home
+
+    @property
+    def joint_ends(self) -> tuple[Float64Array, Float64Array]:
+        """Between which the arm's joints stay, in rad; each of shape (7,)."""
+        return self._low, self._high
+
+    def hand_at(self, arm: Float64Array) -> Frame:
+        """Where the hand is at some joint angles, shape (7,)."""
+        data, site = self._data, self._world.hand_site
+        data.qpos[self._world.arm_qpos] = arm
+        self._mujoco.mj_kinematics(self._model, data)
+        return Frame(data.site_xpos[site].copy(), data.site_xmat[site].reshape(3, 3).copy())
+
     def reach(self, hand: Frame, start: Float64Array | None = None) -> Float64Array | None:
         """Joint angles, shape (7,), that bring the hand there from `start` (the present ones); None where none do.
 
@@ -145,12 +167,10 @@ class Imagination:
         data, world = self._data, self._world
         if opening is None:
             opening = OPEN if held is None else held.opening
-        data.qpos[world.arm_qpos] = arm
         data.qpos[world.finger_qpos] = opening, -opening
-        self._mujoco.mj_kinematics(self._model, data)
+        hand = self.hand_at(arm)
         if held is None:
             return self._meet((THE_ROBOT,), clearance)
-        hand = Frame(data.site_xpos[world.hand_site].copy(), data.site_xmat[world.hand_site].reshape(3, 3).copy())
         self._put(held.name, hand @ held.in_hand)
         found = self._meet((THE_ROBOT, held.name), clearance) or self._pierced(held.name)
         self._put_back(held.name)

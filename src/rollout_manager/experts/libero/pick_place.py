@@ -41,6 +41,7 @@ SLIPPED = 0.04
 HANGS = 0.35
 """A thing that turned more in the hand, in rad, hangs from it."""
 RETREAT = 0.1
+WAYS_TRIED = 3
 
 
 class LostError(Exception):
@@ -107,13 +108,17 @@ def retreat(world: World, distance: float = RETREAT) -> Motion[None]:
 def travel(
     world: World, imagination: Imagination, goal: Frame, grip: float, held: Held | None = None, way: Way = THROUGH
 ) -> Motion[None]:
-    """Go to a pose around what stands about."""
-    imagination.refresh()
-    opening = world.opening / 2 if grip == CLOSE else None
-    poses = route(imagination, world.hand, goal, held, opening)
-    for pose in poses[:-1]:
-        yield from go(world, pose, grip, THROUGH)
-    yield from go(world, poses[-1], grip, way)
+    """Go to a pose around what stands about; where the hand gets stuck, look for a way from there."""
+    for _ in range(WAYS_TRIED):
+        imagination.refresh()
+        opening = world.opening / 2 if grip == CLOSE else None
+        poses = route(imagination, world.hand, goal, held, opening)
+        for pose in poses[:-1]:
+            if not (yield from go(world, pose, grip, THROUGH)):
+                break
+        else:
+            if (yield from go(world, poses[-1], grip, replace(way, stall=THROUGH.stall))):
+                return
 
 
 def pick(world: World, imagination: Imagination, name: str, grasp: Grasp, failed: Failures) -> Motion[None]:
