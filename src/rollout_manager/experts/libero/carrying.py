@@ -10,7 +10,7 @@ from rollout_manager.experts.libero.delivering import SAME_PLACE, Failures, Plac
 from rollout_manager.experts.libero.frames import Frame
 from rollout_manager.experts.libero.grasping import AZIMUTHS, TILTS, YAWS, Grasp, grasps, nearer_turn, tilted, top_down
 from rollout_manager.experts.libero.imagination import OPEN, Held, Imagination
-from rollout_manager.experts.libero.placing import placements
+from rollout_manager.experts.libero.placing import Placement, placements
 from rollout_manager.experts.libero.routes import backed, clear
 from rollout_manager.experts.libero.world import Goal, World
 from vla_policy_node.observation import Float64Array
@@ -48,9 +48,25 @@ def choose(world: World, imagination: Imagination, goal: Goal, failed: Failures)
     """
     name = goal[1]
     imagination.refresh()
-    places = placements(world, imagination, goal)
-    if not places:
-        raise ImpossibleError(f"no free place for {name} where ({' '.join(goal)}) would hold")
+    trouble = f"no free place for {name} where ({' '.join(goal)}) would hold"
+    for lying in (False, True):
+        places = placements(world, imagination, goal, lying)
+        if not places:
+            continue
+        found, tried = _cheapest(world, imagination, goal, failed, places)
+        if found is not None:
+            return found
+        if not tried:
+            raise ImpossibleError(f"no grasp of {name} is within reach")
+        trouble = f"none of {tried} grasps of {name} can bring it to where ({' '.join(goal)}) would hold"
+    raise ImpossibleError(trouble)
+
+
+def _cheapest(
+    world: World, imagination: Imagination, goal: Goal, failed: Failures, places: Sequence[Placement]
+) -> tuple[Carry | None, int]:
+    """The cheapest grasp that can bring a thing to one of some places, if there is one; and how many were tried."""
+    name = goal[1]
     thing = world.frame(name)
     tried, best, least = 0, None, np.inf
     for least_cost, lean in _leans():
@@ -64,11 +80,7 @@ def choose(world: World, imagination: Imagination, goal: Goal, failed: Failures)
             placing = find_placing(world, imagination, goal, held, places, failed, least - grasp.cost)
             if placing is not None:
                 best, least = Carry(grasp, placing), grasp.cost + placing.cost
-    if best is not None:
-        return best
-    if not tried:
-        raise ImpossibleError(f"no grasp of {name} is within reach")
-    raise ImpossibleError(f"none of {tried} grasps of {name} can bring it to where ({' '.join(goal)}) would hold")
+    return best, tried
 
 
 Lean = Sequence[tuple[Float64Array, float]]

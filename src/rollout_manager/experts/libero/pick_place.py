@@ -68,8 +68,11 @@ def carry(world: World, imagination: Imagination, goal: Goal, failed: Failures) 
     imagination.refresh()
     held = _held(world, name)
     if placing is None or not can_place(imagination, held, placing):
-        places = placements(world, imagination, goal)
-        placing = find_placing(world, imagination, goal, held, places, failed) or placing
+        ways = (
+            find_placing(world, imagination, goal, held, placements(world, imagination, goal, lying), failed)
+            for lying in (False, True)
+        )
+        placing = next((way for way in ways if way is not None), placing)
     if placing is None:
         raise ImpossibleError(f"{name} cannot be brought to where ({' '.join(goal)}) would hold as it is held")
     yield from place(world, imagination, name, placing, failed)

@@ -99,8 +99,10 @@ def _on_object(world: World, name: str, place: str) -> Target:
     return Target(frame.position, frame.rotation, low, high + 0.03, (0.0, 0.01, -0.01), 0.0, holds)
 
 
-def placements(world: World, imagination: Imagination, goal: Goal) -> list[Placement]:
+def placements(world: World, imagination: Imagination, goal: Goal, lying: bool = False) -> list[Placement]:
     """Poses of the thing of a goal that are free, rest on something and make the goal hold; the best first.
+
+    Args: lying: whether it is laid down, or stands as it does now.
 
     Each takes some dozen collision checks, so that not all that there are are looked at.
     """
@@ -113,7 +115,7 @@ def placements(world: World, imagination: Imagination, goal: Goal) -> list[Place
     there: Counter[tuple[float, ...]] = Counter()
     in_vain: Counter[int] = Counter()
     least = np.inf
-    for cost, rotation, offset in sorted(_poses(present.rotation, wanted), key=lambda pose: pose[0]):
+    for cost, rotation, offset in sorted(_poses(present.rotation, wanted, lying), key=lambda pose: pose[0]):
         if len(found) >= MOST or cost > least + WORTH_LOOKING:
             break
         if there[tuple(offset)] >= MOST_A_SPOT or in_vain[id(rotation)] >= TRIES_A_TURN:
@@ -132,14 +134,13 @@ def placements(world: World, imagination: Imagination, goal: Goal) -> list[Place
     return sorted(found, key=lambda placement: placement.cost)
 
 
-def _poses(present: Float64Array, wanted: Target) -> Iterator[tuple[float, Float64Array, Float64Array]]:
+def _poses(present: Float64Array, wanted: Target, lying: bool) -> Iterator[tuple[float, Float64Array, Float64Array]]:
     """What each costs, how the thing is turned, and where off the target's middle it is put."""
-    for lies, rotations in enumerate((_upright(present, wanted), _lying(present, wanted))):
-        for rotation in rotations:
-            turn = TURN_COST * angle_between(present, rotation) / np.pi + LIE_DOWN_COST * lies
-            for offset in _offsets(wanted):
-                off = abs(float(np.linalg.norm(offset)) - wanted.spread)
-                yield turn + OFFSET_COST * off, rotation, offset
+    for rotation in (_lying if lying else _upright)(present, wanted):
+        turn = TURN_COST * angle_between(present, rotation) / np.pi + LIE_DOWN_COST * lying
+        for offset in _offsets(wanted):
+            off = abs(float(np.linalg.norm(offset)) - wanted.spread)
+            yield turn + OFFSET_COST * off, rotation, offset
 
 
 def _offsets(wanted: Target) -> Iterator[Float64Array]:
