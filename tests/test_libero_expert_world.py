@@ -284,6 +284,43 @@ def test_a_way_is_straight_where_it_is_free_and_leads_around_where_not(kitchen: 
     assert all(clear(imagination, list(step)) for step in pairwise(way))
 
 
+def test_a_straight_arm_costs_and_a_bent_one_does_not(kitchen: Scene) -> None:
+    hand, imagination = kitchen.world.hand, kitchen.imagination
+    costs = [imagination.stretch_cost(hand.shifted(np.array([ahead, 0.0, -0.2]))) for ahead in (0.0, 0.2, 0.3, 0.4)]
+    assert costs[0] == 0
+    assert costs == sorted(costs)
+    assert costs[-1] > 0.5
+    # A hand that leans back has its wrist further ahead than one that points down.
+    leaning = Frame(hand.position + np.array([0.25, 0.0, -0.2]), rotation_about(np.array([0.0, 1.0, 0.0]), 0.4))
+    leaning = Frame(leaning.position, leaning.rotation @ hand.rotation)
+    assert leaning.rotation[0, 2] < -0.3
+    assert imagination.stretch_cost(leaning) > imagination.stretch_cost(Frame(leaning.position, hand.rotation))
+
+
+def test_what_stands_too_high_in_its_place_may_lie_there(study: Scene) -> None:
+    world, goal = study.world, study.world.goals[0]
+    points = world.frame(BOOK).inverse().points(world.object_cloud(BOOK))
+    heights = {}
+    for lying in (False, True):
+        found = placements(world, study.imagination, goal, lying)
+        assert found
+        heights[lying] = max(float(np.ptp(place.frame.points(points)[:, 2])) for place in found)
+        assert all(target(world, goal).holds(place.frame.position) for place in found)
+    assert heights[True] < heights[False] - 0.01
+
+
+def test_things_are_put_in_a_drawer_so_that_it_can_be_shut() -> None:
+    found = Scene("KITCHEN_SCENE4_put_the_black_bowl_in_the_bottom_drawer_of_the_cabinet_and_close_it")
+    world, goal = found.world, next(goal for goal in found.world.goals if goal[0] == "in")
+    (drawer,) = world.joints(goal[2])
+    places = placements(world, found.imagination, goal)
+    assert places
+    for place in places[:3]:
+        assert not found.imagination.blocks(drawer, goal[1], place.frame)
+        assert found.imagination.blocks(drawer, goal[1], place.frame.shifted(0.06 * UP))
+    found.scene.close()
+
+
 def _across(middle: Float64Array, rotation: Float64Array) -> Iterator[tuple[Frame, Frame]]:
     """Hands low on either side of a place, in different directions."""
     for angle in np.linspace(0, np.pi, 12, endpoint=False):

@@ -18,10 +18,8 @@ from vla_policy_node.observation import Float64Array
 NEAR, ABOVE_GROUND = 0.13, 0.004
 """What is further from a thing is not in the way of the fingers, nor is what it stands on, in m."""
 MOST_POINTS, MOST_AROUND = 1200, 600
-COMFORTABLE_REACH = 0.70
-"""The arm points down easily this far from its foot, in m."""
-YAW_COST, TILT_COST, REACH_COST = 0.12, 0.5, 12.0
-"""For a quarter turn; for a hand that lies level; for a metre too far."""
+YAW_COST, TILT_COST = 0.12, 0.5
+"""For a quarter turn; for a hand that lies level."""
 PREGRASP = (0.03, 0.08)
 GRASPS_LOOKED_AT, GRASPS_TRIED = 80, 8
 """Of each way the hand may lean: how many are looked at, and of how many that go it is seen where they lead."""
@@ -106,7 +104,7 @@ def _usable(
     thing = world.frame(name)
     avoided = list(failed)
     looked_at: list[Frame] = []
-    for grasp in _candidates(world, name, lean):
+    for grasp in _candidates(world, imagination, name, lean):
         in_thing = thing.inverse() @ grasp.hand
         if any(alike(in_thing, other, SAME_PLACE) for other in avoided):
             continue
@@ -120,7 +118,7 @@ def _usable(
             return
 
 
-def _candidates(world: World, name: str, lean: Lean) -> list[Grasp]:
+def _candidates(world: World, imagination: Imagination, name: str, lean: Lean) -> list[Grasp]:
     """Grasps with the hand turned in some ways, by the thing's shape and what is near it; the cheapest first."""
     rng = np.random.default_rng(0)
     points = _thinned(world.object_cloud(name), MOST_POINTS, rng)
@@ -128,17 +126,13 @@ def _candidates(world: World, name: str, lean: Lean) -> list[Grasp]:
     low, high = points.min(axis=0) - NEAR, points.max(axis=0) + NEAR
     low[2] += NEAR + ABOVE_GROUND
     around = _thinned(around[((around > low) & (around < high)).all(axis=1)], MOST_AROUND, rng)
-    present, base = world.hand.rotation, world.base
+    present = world.hand.rotation
     found = [
-        Grasp(g.hand, g.width, g.cost + cost + _reach_cost(g.hand, base))
+        Grasp(g.hand, g.width, g.cost + cost + imagination.stretch_cost(g.hand))
         for rotation, cost in lean
         for g in grasps(points, around, nearer_turn(rotation, present), rng)
     ]
     return sorted(found, key=lambda g: g.cost)
-
-
-def _reach_cost(hand: Frame, base: Float64Array) -> float:
-    return REACH_COST * max(0.0, float(np.hypot(*(hand.position - base)[:2])) - COMFORTABLE_REACH)
 
 
 def _thinned(points: Float64Array, most: int, rng: np.random.Generator) -> Float64Array:

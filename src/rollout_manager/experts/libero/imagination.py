@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from rollout_manager.envs.rendering import import_mujoco
 from rollout_manager.experts.libero.frames import UP, Frame
-from rollout_manager.experts.libero.world import World
+from rollout_manager.experts.libero.world import Joint, World
 from vla_policy_node.observation import Float64Array
 
 ITERATIONS, PATIENCE = 40, 6
@@ -17,22 +17,21 @@ ITERATIONS, PATIENCE = 40, 6
 STEP = 0.4  # rad a joint and iteration at most
 POSITION_TOLERANCE, ANGLE_TOLERANCE = 0.002, 0.02  # m, rad
 DAMPING = 1e-4
-LIMIT_MARGIN = 0.12
+LIMIT_MARGIN = 0.05
 """Joints stay this far from their ends (rad): the controller knows nothing of limits."""
 POSTURE_GAIN = 0.1
 SHOULDER, FLANGE, LONGEST = 0.333, 0.204, 0.80
 """Of the Panda, in m: the shoulder above the foot, the wrist behind the fingers, the farthest that the wrist gets."""
+COMFORTABLE, STRETCH_COST = 0.71, 12.0
+"""The wrist moves easily this far from the shoulder, in m; what a metre more costs: a straight arm gets stuck."""
 OPEN = 0.04
 """Where a finger's joint is when the hand is open, in m."""
 TOUCH = -0.001
 """Less deep in each other things only touch, in m."""
-
 TIPPING = 0.004
 """A thing whose middle is further outside of what carries it, in m, tips over."""
-
 LEAST_LIFT = 0.3
 """What presses on it more level than this (sine of the angle) does not carry a thing."""
-
 PLATE = 0.006
 """Half a plate's thickness at most, in m."""
 
@@ -111,14 +110,26 @@ class Imagination:
         return Frame(data.site_xpos[site].copy(), data.site_xmat[site].reshape(3, 3).copy())
 
     def reach(self, hand: Frame, start: Float64Array | None = None) -> Float64Array | None:
-        """Joint angles, shape (7,), that bring the hand there from `start` (the present ones); None where none do.
+        """Joint angles, shape (7,), that bring the hand there from `start`; None where none are found.
 
-        Damped least squares (Wampler, 1986), with a pull to the posture at reset as the controller has one.
+        Without a start it is the present ones, or else those at rest.
         """
-        mujoco, data, world = self._mujoco, self._data, self._world
-        if float(np.linalg.norm(hand.position - FLANGE * hand.rotation[:, 2] - self._shoulder)) > LONGEST:
+        if self._stretch(hand) > LONGEST:
             return None
-        angles = world.arm if start is None else start.copy()
+        starts = self.postures if start is None else (start,)
+        return next((found for angles in starts if (found := self._descend(hand, angles)) is not None), None)
+
+    def stretch_cost(self, hand: Frame) -> float:
+        """What it costs that the arm is nearly straight with the hand there."""
+        return STRETCH_COST * max(0.0, self._stretch(hand) - COMFORTABLE)
+
+    def _stretch(self, hand: Frame) -> float:
+        """From the shoulder to the wrist, in m."""
+        return float(np.linalg.norm(hand.position - FLANGE * hand.rotation[:, 2] - self._shoulder))
+
+    def _descend(self, hand: Frame, angles: Float64Array) -> Float64Array | None:
+        """Damped least squares (Wampler, 1986), with a pull to the posture at rest as the controller has one."""
+        mujoco, data, world = self._mujoco, self._data, self._world
         jacobian, wanted, error, forces = self._jacobian, np.empty(4), np.empty(6), np.empty(6)
         mujoco.mju_mat2Quat(wanted, np.ascontiguousarray(hand.rotation).ravel())
         nearest, since = np.inf, 0
@@ -181,6 +192,15 @@ class Imagination:
         self._put(name, frame)
         found = self._meet((name,), clearance) or self._pierced(name)
         self._put_back(name)
+        return found
+
+    def blocks(self, drawer: Joint, name: str, frame: Frame) -> bool:
+        """Whether an object at `frame` in a drawer would be in the way when that is shut."""
+        shut = float(self._model.jnt_range[drawer.index][1])
+        address = self._model.jnt_qposadr[drawer.index]
+        self._data.qpos[address] = shut
+        found = self.object_collides(name, frame.shifted((shut - drawer.position) * drawer.axis))
+        self._data.qpos[address] = drawer.position
         return found
 
     def carried(self, name: str, frame: Frame, middle: Float64Array) -> bool:

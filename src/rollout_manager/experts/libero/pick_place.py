@@ -7,7 +7,7 @@ import numpy as np
 
 from rollout_manager.experts.libero.carrying import ImpossibleError, choose
 from rollout_manager.experts.libero.delivering import Failures, Placing, can_place, find_placing, hand_for
-from rollout_manager.experts.libero.frames import Frame, angle_between, between
+from rollout_manager.experts.libero.frames import Frame, angle_between, between, horizontal
 from rollout_manager.experts.libero.grasping import Grasp
 from rollout_manager.experts.libero.imagination import Held, Imagination
 from rollout_manager.experts.libero.motion import (
@@ -42,6 +42,7 @@ HANGS = 0.35
 """A thing that turned more in the hand, in rad, hangs from it."""
 RETREAT = 0.1
 WAYS_TRIED = 3
+DRAWN_IN, DRAWING_IN = 0.08, Way(within=0.02, steps=20, stall=0.001)
 
 
 class LostError(Exception):
@@ -122,6 +123,13 @@ def travel(
         else:
             if (yield from go(world, poses[-1], grip, replace(way, stall=THROUGH.stall))):
                 return
+        yield from go(world, _drawn_in(world), grip, DRAWING_IN)
+
+
+def _drawn_in(world: World) -> Frame:
+    """Nearer to the robot: a hand that gets stuck mostly has stretched the arm too far."""
+    hand = world.hand
+    return hand.shifted(DRAWN_IN * horizontal(world.base - hand.position))
 
 
 def pick(world: World, imagination: Imagination, name: str, grasp: Grasp, failed: Failures) -> Motion[None]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from rollout_manager.experts.libero.frames import UP, Frame, angle_between, rotation_about
 from rollout_manager.experts.libero.imagination import Imagination
-from rollout_manager.experts.libero.world import Goal, World
+from rollout_manager.experts.libero.world import Goal, Joint, World
 from vla_policy_node.observation import Float64Array
 
 ON_OBJECT = 0.02
@@ -64,6 +64,8 @@ class Target:
     offsets: tuple[float, ...]
     spread: float
     """How far off the middle a thing is best put, in m: other things may be to come."""
+    drawer: Joint | None
+    """Of a drawer that is to be shut on it."""
     holds: Holds
 
 
@@ -84,7 +86,13 @@ def target(world: World, goal: Goal) -> Target:
     shared = sum(other[0] == "on" and other[2] == place for other in world.goals) > 1
     spread = SPREAD if shared else 0.0
     middle = float(frame.position[2])
-    return Target(frame.position, frame.rotation, middle - half[2] - 0.03, middle + reach, GRID, spread, holds)
+    low = middle - half[2] - 0.03
+    return Target(frame.position, frame.rotation, low, middle + reach, GRID, spread, _to_be_shut(world, place), holds)
+
+
+def _to_be_shut(world: World, region: str) -> Joint | None:
+    joints = world.joints(region) if ("close", region) in world.goals else []
+    return next((joint for joint in joints if joint.slides), None)
 
 
 def _on_object(world: World, name: str, place: str) -> Target:
@@ -96,7 +104,7 @@ def _on_object(world: World, name: str, place: str) -> Target:
         return bool(np.hypot(*aside) < ON_OBJECT and origin[2] >= frame.position[2])
 
     low, high = float(points[:, 2].min()), float(points[:, 2].max())
-    return Target(frame.position, frame.rotation, low, high + 0.03, (0.0, 0.01, -0.01), 0.0, holds)
+    return Target(frame.position, frame.rotation, low, high + 0.03, (0.0, 0.01, -0.01), 0.0, None, holds)
 
 
 def placements(world: World, imagination: Imagination, goal: Goal, lying: bool = False) -> list[Placement]:
@@ -122,6 +130,8 @@ def placements(world: World, imagination: Imagination, goal: Goal, lying: bool =
             continue
         place = wanted.centre + wanted.rotation @ offset
         frame = _rest(imagination, name, rotation, place, local, wanted)
+        if frame is not None and wanted.drawer is not None and imagination.blocks(wanted.drawer, name, frame):
+            frame = None
         in_vain[id(rotation)] += frame is None
         if frame is not None:
             in_vain[id(rotation)] = -(len(GRID) ** 2)
