@@ -65,6 +65,7 @@ def bowl_at(env: LiberoEnv) -> float:
         pytest.param("KITCHEN_SCENE1_open_the_top_drawer_of_the_cabinet", 1, id="open a drawer"),
         pytest.param("KITCHEN_SCENE5_close_the_top_drawer_of_the_cabinet", 0, id="close a drawer"),
         pytest.param("KITCHEN_SCENE3_turn_on_the_stove", 2, id="turn a knob"),
+        pytest.param("KITCHEN_SCENE8_turn_off_the_stove", 3, id="turn a knob far"),
         pytest.param("KITCHEN_SCENE7_open_the_microwave", 0, id="open a door"),
         pytest.param(
             "KITCHEN_SCENE4_put_the_black_bowl_in_the_bottom_drawer_of_the_cabinet_and_close_it", 0, id="in, then close"
