@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollout_manager.experts.libero.drawer import EDGE, push_points
 from rollout_manager.experts.libero.frames import (
     UP,
     Frame,
@@ -19,6 +20,7 @@ from rollout_manager.experts.libero.knob import ridge
 from rollout_manager.experts.libero.motion import CLOSE, action_towards, hold
 from rollout_manager.experts.libero.plan import in_order
 from rollout_manager.experts.libero.surfaces import Shape, surface_points
+from rollout_manager.experts.libero.wandering import edge_free, spaced, wander
 from vla_policy_node.observation import Float64Array
 
 angles = st.floats(-3.0, 3.0)
@@ -184,6 +186,58 @@ def test_a_handle_is_what_stands_out_furthest() -> None:
     middle, extents = handle_of(np.vstack([front, bar]), np.array([0.0, -1.0, 0.0]))
     assert middle == pytest.approx([0.0, -0.032, 0.01], abs=0.003)
     assert extents[0] == pytest.approx(0.08)
+
+
+def test_a_drawer_is_pushed_at_its_handle_or_beside_it_but_on_its_front() -> None:
+    front = box(0.08, 0.005, 0.04)
+    bar = box(0.04, 0.008, 0.008, at=(0.0, -0.03, 0.0))
+    points = push_points(np.vstack([front, bar]), np.array([0.0, -1.0, 0.0]))
+    assert points[0] == pytest.approx([0.0, -0.032, 0.0], abs=0.003)
+    assert max(abs(at[0]) for at in points) == pytest.approx(0.06, abs=0.003)
+    assert {round(float(at[2]), 3) for at in points} == {0.0, round(0.04 - EDGE, 3)}
+
+
+def behind_a_wall(angles: Float64Array) -> bool:
+    """A wall across the first joint's range with a gap at the upper end of the second's."""
+    return bool(abs(angles[0]) > 0.3 or angles[1] > 1.2)
+
+
+LOW, HIGH = np.full(7, -2.0), np.full(7, 2.0)
+
+
+def test_where_the_straight_way_is_free_it_is_taken() -> None:
+    start, goal = np.full(7, 0.5), np.full(7, 1.5)
+    path = wander(start, goal, LOW, HIGH, behind_a_wall)
+    assert path is not None
+    assert len(path) == 1
+    assert np.array_equal(path[0], goal)
+
+
+def test_a_way_around_is_found_and_every_part_of_it_is_free() -> None:
+    start, goal = np.array([-1.0, 0, 0, 0, 0, 0, 0]), np.array([1.0, 0, 0, 0.5, 0, 0, 0])
+    assert not edge_free(start, goal, behind_a_wall)
+    path = wander(start, goal, LOW, HIGH, behind_a_wall)
+    assert path is not None
+    assert np.array_equal(path[-1], goal)
+    for share in np.linspace(0, 1, 50):
+        for first, second in zip([start, *path[:-1]], path, strict=True):
+            at = first + share * (second - first)
+            assert abs(at[0]) > 0.2 or at[1] > 1.1
+    again = wander(start, goal, LOW, HIGH, behind_a_wall)
+    assert again is not None
+    assert all(np.array_equal(one, other) for one, other in zip(path, again, strict=True))
+
+
+def test_there_is_no_way_to_where_the_arm_cannot_be_or_through_a_wall_without_a_gap() -> None:
+    start, goal = np.full(7, -1.0), np.full(7, 1.0)
+    assert wander(start, np.zeros(7), LOW, HIGH, behind_a_wall) is None
+    assert wander(start, goal, LOW, HIGH, lambda angles: bool(abs(angles[0]) > 0.3)) is None
+
+
+def test_a_way_is_filled_up_with_what_lies_on_it() -> None:
+    filled = spaced([np.full(2, 1.0), np.array([1.0, 3.0])], np.zeros(2), 0.6)
+    expected = [[1 / 3, 1 / 3], [2 / 3, 2 / 3], [1.0, 1.0], [1.0, 1.5], [1.0, 2.0], [1.0, 2.5], [1.0, 3.0]]
+    assert np.allclose(filled, expected)
 
 
 def test_a_knob_is_taken_along_its_ridge() -> None:

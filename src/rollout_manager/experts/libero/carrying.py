@@ -10,18 +10,16 @@ from rollout_manager.experts.libero.delivering import SAME_PLACE, Failures, Plac
 from rollout_manager.experts.libero.frames import Frame
 from rollout_manager.experts.libero.grasping import AZIMUTHS, TILTS, YAWS, Grasp, grasps, nearer_turn, tilted, top_down
 from rollout_manager.experts.libero.imagination import OPEN, Held, Imagination
-from rollout_manager.experts.libero.placing import placements
+from rollout_manager.experts.libero.placing import Placement, placements
 from rollout_manager.experts.libero.routes import backed, clear
 from rollout_manager.experts.libero.world import Goal, World
 from vla_policy_node.observation import Float64Array
 
-NEAR = 0.25
-"""What is further from a thing than this is not in the way of the fingers, in m."""
-MOST_POINTS = 1200
-COMFORTABLE_REACH = 0.70
-"""The arm points down easily this far from its foot, in m."""
-YAW_COST, TILT_COST, REACH_COST = 0.12, 0.5, 12.0
-"""For a quarter turn; for a hand that lies level; for a metre too far."""
+NEAR, ABOVE_GROUND = 0.13, 0.004
+"""What is further from a thing is not in the way of the fingers, nor is what it stands on, in m."""
+MOST_POINTS, MOST_AROUND = 1200, 600
+YAW_COST, TILT_COST = 0.12, 0.5
+"""For a quarter turn; for a hand that lies level."""
 PREGRASP = (0.03, 0.08)
 GRASPS_LOOKED_AT, GRASPS_TRIED = 80, 8
 """Of each way the hand may lean: how many are looked at, and of how many that go it is seen where they lead."""
@@ -48,9 +46,25 @@ def choose(world: World, imagination: Imagination, goal: Goal, failed: Failures)
     """
     name = goal[1]
     imagination.refresh()
-    places = placements(world, imagination, goal)
-    if not places:
-        raise ImpossibleError(f"no free place for {name} where ({' '.join(goal)}) would hold")
+    trouble = f"no free place for {name} where ({' '.join(goal)}) would hold"
+    for lying in (False, True):
+        places = placements(world, imagination, goal, lying)
+        if not places:
+            continue
+        found, tried = _cheapest(world, imagination, goal, failed, places)
+        if found is not None:
+            return found
+        if not tried:
+            raise ImpossibleError(f"no grasp of {name} is within reach")
+        trouble = f"none of {tried} grasps of {name} can bring it to where ({' '.join(goal)}) would hold"
+    raise ImpossibleError(trouble)
+
+
+def _cheapest(
+    world: World, imagination: Imagination, goal: Goal, failed: Failures, places: Sequence[Placement]
+) -> tuple[Carry | None, int]:
+    """The cheapest grasp that can bring a thing to one of some places, if there is one; and how many were tried."""
+    name = goal[1]
     thing = world.frame(name)
     tried, best, least = 0, None, np.inf
     for least_cost, lean in _leans():
@@ -64,11 +78,7 @@ def choose(world: World, imagination: Imagination, goal: Goal, failed: Failures)
             placing = find_placing(world, imagination, goal, held, places, failed, least - grasp.cost)
             if placing is not None:
                 best, least = Carry(grasp, placing), grasp.cost + placing.cost
-    if best is not None:
-        return best
-    if not tried:
-        raise ImpossibleError(f"no grasp of {name} is within reach")
-    raise ImpossibleError(f"none of {tried} grasps of {name} can bring it to where ({' '.join(goal)}) would hold")
+    return best, tried
 
 
 Lean = Sequence[tuple[Float64Array, float]]
@@ -94,7 +104,7 @@ def _usable(
     thing = world.frame(name)
     avoided = list(failed)
     looked_at: list[Frame] = []
-    for grasp in _candidates(world, name, lean):
+    for grasp in _candidates(world, imagination, name, lean):
         in_thing = thing.inverse() @ grasp.hand
         if any(alike(in_thing, other, SAME_PLACE) for other in avoided):
             continue
@@ -108,27 +118,22 @@ def _usable(
             return
 
 
-def _candidates(world: World, name: str, lean: Lean) -> list[Grasp]:
+def _candidates(world: World, imagination: Imagination, name: str, lean: Lean) -> list[Grasp]:
     """Grasps with the hand turned in some ways, by the thing's shape and what is near it; the cheapest first."""
     rng = np.random.default_rng(0)
-    points = _thinned(world.object_cloud(name), rng)
+    points = _thinned(world.object_cloud(name), MOST_POINTS, rng)
     around = world.cloud(world.others(world.body(name)))
-    around = around[(np.abs(around - points.mean(axis=0)) < NEAR).all(axis=1)]
-    around = _thinned(around[around[:, 2] > points[:, 2].min() + 0.004], rng)
-    present, base = world.hand.rotation, world.base
+    low, high = points.min(axis=0) - NEAR, points.max(axis=0) + NEAR
+    low[2] += NEAR + ABOVE_GROUND
+    around = _thinned(around[((around > low) & (around < high)).all(axis=1)], MOST_AROUND, rng)
+    present = world.hand.rotation
     found = [
-        Grasp(g.hand, g.width, g.cost + cost + _reach_cost(g.hand, base))
+        Grasp(g.hand, g.width, g.cost + cost + imagination.stretch_cost(g.hand))
         for rotation, cost in lean
         for g in grasps(points, around, nearer_turn(rotation, present), rng)
     ]
     return sorted(found, key=lambda g: g.cost)
 
 
-def _reach_cost(hand: Frame, base: Float64Array) -> float:
-    return REACH_COST * max(0.0, float(np.hypot(*(hand.position - base)[:2])) - COMFORTABLE_REACH)
-
-
-def _thinned(points: Float64Array, rng: np.random.Generator) -> Float64Array:
-    if len(points) <= MOST_POINTS:
-        return points
-    return points[rng.permutation(len(points))[:MOST_POINTS]]
+def _thinned(points: Float64Array, most: int, rng: np.random.Generator) -> Float64Array:
+    return points if len(points) <= most else points[rng.permutation(len(points))[:most]]

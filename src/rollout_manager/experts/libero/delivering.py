@@ -81,6 +81,7 @@ def find_placing(
             continue
         if imagination.collides(arm, held, OPEN):
             cost += CROWDED_COST  # The fingers cannot open all the way to let go.
+        cost += imagination.stretch_cost(hand)
         for entry in _entries(axes):
             way = [hand, *(hand.shifted(offset) for offset in entry)]
             if cost < limit and clear(imagination, way, arm, held):

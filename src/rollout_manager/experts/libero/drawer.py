@@ -10,6 +10,7 @@ from rollout_manager.experts.libero.motion import CLOSE, EXACT, GRIPPER_STEPS, K
 from rollout_manager.experts.libero.pick_place import travel
 from rollout_manager.experts.libero.routes import raised
 from rollout_manager.experts.libero.world import Goal, Joint, World
+from vla_policy_node.observation import Float64Array
 
 PULL_TILTS = np.deg2rad((60.0, 50.0, 40.0, 30.0, 20.0, 75.0))
 DRAG_TILTS = np.deg2rad((35.0, 45.0, 25.0, 55.0))
@@ -19,6 +20,10 @@ OPENED = -0.152
 """A drawer that came out so far (m) is open; -0.14 counts."""
 OVER_HANDLE, PRESS = 0.015, 0.03
 """Where the hand begins to press on a handle, above its top, and how far below it aims to, in m."""
+PUSH_ASIDE, EDGE = (0.0, 0.03, -0.03, 0.06, -0.06, 0.09, -0.09), 0.015
+"""Where a drawer is pushed beside its handle's middle, and how far from its front's edges at least, in m."""
+BEFORE_FRONT = 0.03
+"""Where the hand stops that begins to push, in m."""
 HALF_OPEN_STEPS = 4
 PULL_STEPS, PUSH_STEPS = 60, 80
 LEAD = 0.03
@@ -76,11 +81,28 @@ def _press_on_handle(world: World, imagination: Imagination, hand: Frame) -> Mot
     yield from go(world, raised(hand, -PRESS), CLOSE, Way(within=0.003, speed=0.5, steps=25, stall=0.0004))
 
 
+def push_points(points: Float64Array, outward: Float64Array) -> list[Float64Array]:
+    """Where a drawer may be pushed, by points on it, shape (N, 3): at its handle's middle, else beside it or above.
+
+    Something may stand before the one or the other.
+    """
+    handle, _ = handle_of(points, outward)
+    aside = np.cross(UP, outward)
+    across = points @ aside
+    sides = [s for s in PUSH_ASIDE if across.min() + EDGE < handle @ aside + s < across.max() - EDGE]
+    rises = [0.0, *(rise for rise in (points[:, 2].max() - EDGE - handle[2],) if rise > 0)]
+    return [handle + side * aside + rise * UP for rise in rises for side in sides]
+
+
 def push_drawer(world: World, imagination: Imagination, goal: Goal, joint: Joint) -> Motion[None]:
     """Push the front shut with the closed hand."""
     inward = joint.axis
-    handle, _ = handle_of(world.cloud(world.geoms(joint.body)), -inward)
-    contact = first_clear(imagination, world, handle - 0.03 * inward, -inward, PUSH_TILTS, upright=False, opening=0.0)
+    points = world.cloud(world.geoms(joint.body))
+    hands = (
+        first_clear(imagination, world, at - BEFORE_FRONT * inward, -inward, PUSH_TILTS, upright=False, opening=0.0)
+        for at in push_points(points, -inward)
+    )
+    contact = next((hand for hand in hands if hand is not None), None)
     if contact is None:
         raise ImpossibleError(f"no way to push {goal[1]} shut")
     start = contact.shifted(-0.04 * inward)

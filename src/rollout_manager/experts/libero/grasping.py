@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +23,18 @@ OPEN_FINGERS = (0.036, 0.062)
 DEPTHS = (0.02, 0.03, 0.012)
 """How far the pads go past the near side of what they hold, in m."""
 CANDIDATES = 60
-ROOM = 0.06
-"""More room beside the hand, in m, is no better."""
+TOP_HALF, FINGER_SWEEP, FINGER_LENGTH = 0.012, 0.013, 0.06
+"""How far aside the hand looks for the thing's top; half of what a finger sweeps; how long it is; in m."""
+LEAST_POINTS = 3
+"""On the thing between the pads."""
+ROOM, BESIDE = 0.06, (0.06, 0.02)
+"""More room beside the hand, in m, is no better; half of what the hand takes up itself, closing and across."""
 OFF_CENTRE_COST, DEPTH_COST, WIDTH_COST, CROWD_COST, SLANT_COST = 4.0, 2.0, 0.5, 2.0, 12.0
 """What a metre costs: off the thing's middle, off the best depth, of width, of room that lacks, of slanting sides."""
 SLANT_MOST = 0.03
+
+Mask = npt.NDArray[np.bool_]
+IndexArray = npt.NDArray[np.intp]
 
 YAWS = np.deg2rad(np.arange(-90, 90, 15))
 TILTS = np.deg2rad((25.0, 45.0, 65.0, 90.0))
@@ -84,74 +92,109 @@ def grasps(points: Float64Array, around: Float64Array, rotation: Float64Array, r
     near_others = around @ rotation
     centre = (mine.min(axis=0) + mine.max(axis=0)) / 2
     places = np.vstack([centre, mine[rng.permutation(len(mine))[:CANDIDATES]]])
-    found: list[Grasp] = []
-    for depth in DEPTHS:
-        found += _at_depth(mine, near_others, places, centre, depth, rotation)
+    near = _near(mine, places)
+    found = [g for depth in DEPTHS for g in _at_depth(near, near_others, centre, depth, rotation)]
     return sorted(found, key=lambda grasp: grasp.cost)
 
 
+@dataclass(frozen=True)
+class _Near:
+    """Points of a thing in the hand's axes that fingers at some places may meet: one entry a place and point."""
+
+    places: Float64Array
+    """Where the hand may close, shape (P, 3)."""
+    place: IndexArray
+    """Of each entry: which place, in ascending order, shape (K,)."""
+    closing: Float64Array
+    """Along the closing direction, shape (K,)."""
+    across: Float64Array
+    """From the place across the fingers, shape (K,)."""
+    deep: Float64Array
+    """Along the way the hand points, shape (K,)."""
+    furthest: float
+    """The thing's end along the way the hand points."""
+
+    @cached_property
+    def top(self) -> Float64Array:
+        """Of each place: where the hand comes upon the thing, shape (P,); infinite where there is nothing."""
+        above = (np.abs(self.across) < FINGER_HALF) & (np.abs(self.closing - self.places[self.place, 0]) < TOP_HALF)
+        top: Float64Array = np.minimum.reduceat(np.where(above, self.deep, np.inf), self._first)
+        return top
+
+    def extent(self, chosen: Mask) -> tuple[Float64Array, Float64Array]:
+        """Of each place: the least and the greatest `closing` of chosen entries, shape (P,); 0 where there is none."""
+        low = np.minimum.reduceat(np.where(chosen, self.closing, np.inf), self._first)
+        high = np.maximum.reduceat(np.where(chosen, self.closing, -np.inf), self._first)
+        return np.where(np.isfinite(low), low, 0.0), np.where(np.isfinite(high), high, 0.0)
+
+    def count(self, chosen: Mask) -> IndexArray:
+        """Of each place: how many entries are chosen, shape (P,)."""
+        number: IndexArray = np.add.reduceat(chosen, self._first, dtype=np.intp)
+        return number
+
+    @cached_property
+    def _first(self) -> IndexArray:
+        """The first entry of each place."""
+        return np.searchsorted(self.place, np.arange(len(self.places)))
+
+
+def _near(mine: Float64Array, places: Float64Array) -> _Near:
+    across = mine[None, :, 1] - places[:, None, 1]
+    beside = np.abs(across) < FINGER_SWEEP
+    some = beside.any(axis=1)
+    across, beside, places = across[some], beside[some], places[some]
+    place, point = np.nonzero(beside)
+    return _Near(places, place, mine[point, 0], across[beside], mine[point, 2], float(mine[:, 2].max()))
+
+
 def _at_depth(
-    mine: Float64Array,
-    others: Float64Array,
-    places: Float64Array,
-    centre: Float64Array,
-    depth: float,
-    rotation: Float64Array,
+    near: _Near, others: Float64Array, centre: Float64Array, depth: float, rotation: Float64Array
 ) -> list[Grasp]:
-    closing, across = (mine[None, :, k] - places[:, None, k] for k in range(2))
-    strip = np.abs(across) < FINGER_HALF
-    top = np.where(strip & (np.abs(closing) < 0.012), mine[None, :, 2], np.inf).min(axis=1)
     # The fingers' ends must not reach beyond the thing: it may lie on something.
-    reach = np.minimum(top + depth, mine[:, 2].max() - TIP)
-    past = mine[None, :, 2] - reach[:, None]
-    between = strip & (past > PAD[0]) & (past < PAD[1]) & (np.abs(closing) < OPEN_FINGERS[0])
-    rows = np.flatnonzero(np.isfinite(top) & (between.sum(axis=1) >= 3))
-    between, across, past = between[rows], across[rows], past[rows]
-    low, high = _extent(mine[:, 0], between)
-    beside = np.abs(mine[None, :, 0] - (low + high)[:, None] / 2)
-    finger = (np.abs(across) < 0.013) & (beside > OPEN_FINGERS[0]) & (beside < OPEN_FINGERS[1])
-    fits = (high - low <= WIDEST) & ~(finger & (past > -0.06) & (past < TIP)).any(axis=1)
-    slant = _slant(mine[:, 0], between[fits], across[fits], past[fits])
-    found = []
-    for row, left, right, slanted in zip(rows[fits], low[fits], high[fits], slant, strict=True):
-        at = np.array([(left + right) / 2, places[row, 1], reach[row]])
-        off_centre, width = float(np.hypot(*(at - centre)[:2])), float(right - left)
-        cost = OFF_CENTRE_COST * off_centre + DEPTH_COST * abs(depth - DEPTHS[0]) + WIDTH_COST * width
-        cost += SLANT_COST * float(slanted) + CROWD_COST * (ROOM - _room(others, at))
-        found.append(Grasp(Frame(rotation @ at, rotation), width, cost))
-    return found
+    reach = np.minimum(near.top + depth, near.furthest - TIP)
+    past = near.deep - reach[near.place]
+    strip = np.abs(near.across) < FINGER_HALF
+    open_hand = np.abs(near.closing - near.places[near.place, 0]) < OPEN_FINGERS[0]
+    between = strip & (past > PAD[0]) & (past < PAD[1]) & open_hand
+    low, high = near.extent(between)
+    beside = np.abs(near.closing - ((low + high) / 2)[near.place])
+    finger = (beside > OPEN_FINGERS[0]) & (beside < OPEN_FINGERS[1]) & (past > -FINGER_LENGTH) & (past < TIP)
+    held = np.isfinite(near.top) & (near.count(between) >= LEAST_POINTS)
+    fits = np.flatnonzero(held & (high - low <= WIDEST) & (near.count(finger) == 0))
+    if not len(fits):
+        return []
+    at = np.stack([(low + high)[fits] / 2, near.places[fits, 1], reach[fits]], axis=1)
+    width = (high - low)[fits]
+    cost = OFF_CENTRE_COST * np.hypot(*(at - centre)[:, :2].T) + DEPTH_COST * abs(depth - DEPTHS[0])
+    cost += (
+        WIDTH_COST * width + SLANT_COST * _slant(near, between, past)[fits] + CROWD_COST * (ROOM - _room(others, at))
+    )
+    hands = at @ rotation.T
+    return [Grasp(Frame(hand, rotation), float(w), float(c)) for hand, w, c in zip(hands, width, cost, strict=True)]
 
 
-Mask = npt.NDArray[np.bool_]
-
-
-def _extent(closing: Float64Array, chosen: Mask) -> tuple[Float64Array, Float64Array]:
-    """The least and the greatest of `closing`, shape (N,), among the points that each row of `chosen` chooses."""
-    low = np.where(chosen, closing, np.inf).min(axis=1)
-    high = np.where(chosen, closing, -np.inf).max(axis=1)
-    return np.where(np.isfinite(low), low, 0.0), np.where(np.isfinite(high), high, 0.0)
-
-
-def _slant(closing: Float64Array, between: Mask, across: Float64Array, past: Float64Array) -> Float64Array:
+def _slant(near: _Near, between: Mask, past: Float64Array) -> Float64Array:
     """How far what is held is from having two parallel sides square to the fingers, in m over a finger's width.
 
     A wedge slides out to its narrow side, least where that is the hand's side; sides that slant alike turn the thing.
     """
     middle = (PAD[0] + PAD[1]) / 2
-    left, right = _extent(closing, between & (across < 0)), _extent(closing, between & (across >= 0))
-    near, far = _extent(closing, between & (past < middle)), _extent(closing, between & (past >= middle))
+    left, right = near.extent(between & (near.across < 0)), near.extent(between & (near.across >= 0))
+    upper, lower = near.extent(between & (past < middle)), near.extent(between & (past >= middle))
     sideways = np.abs((left[1] - left[0]) - (right[1] - right[0]))
-    downward = np.maximum(0.0, (near[1] - near[0]) - (far[1] - far[0]))
+    downward = np.maximum(0.0, (upper[1] - upper[0]) - (lower[1] - lower[0]))
     turned = np.abs((left[0] + left[1]) - (right[0] + right[1])) / 2
     slant: Float64Array = np.minimum(SLANT_MOST, sideways + downward + 0.5 * turned)
     return slant
 
 
-def _room(others: Float64Array, at: Float64Array) -> float:
-    """How far other things keep from the hand at `at`, all in the hand's axes, up to `ROOM`."""
-    beside = others[others[:, 2] < at[2] + 0.01]
-    if not len(beside):
-        return ROOM
-    closing = np.maximum(0.0, np.abs(beside[:, 0] - at[0]) - 0.06)
-    across = np.maximum(0.0, np.abs(beside[:, 1] - at[1]) - 0.02)
-    return float(min(ROOM, np.hypot(closing, across).min()))
+def _room(others: Float64Array, at: Float64Array) -> Float64Array:
+    """How far other things keep from hands at `at`, shape (F, 3), all in the hand's axes, up to `ROOM`; shape (F,)."""
+    if not len(others):
+        return np.full(len(at), ROOM)
+    closing = np.maximum(0.0, np.abs(others[None, :, 0] - at[:, None, 0]) - BESIDE[0])
+    across = np.maximum(0.0, np.abs(others[None, :, 1] - at[:, None, 1]) - BESIDE[1])
+    beyond = others[None, :, 2] >= at[:, None, 2] + TIP
+    nearest = np.where(beyond, np.inf, np.hypot(closing, across)).min(axis=1)
+    room: Float64Array = np.minimum(ROOM, nearest)
+    return room

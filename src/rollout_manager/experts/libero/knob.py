@@ -14,9 +14,13 @@ from vla_policy_node.observation import Float64Array
 
 RIDGE = 0.012
 """The top of a knob, within this of its highest point, is what fingers take (m)."""
-TURN_STEP, MOST_TURN = 0.06, 1.8
-"""How far the hand aims to have turned with each step, and in all, in rad."""
-STEPS = 100
+TURN_STEP, LAG, MOST_TURN = 0.06, 0.25, 2.6
+"""How far the hand aims to have turned with each two steps, how far the knob stays behind, and how far the hand turns
+at once, in rad."""
+SHARES = (0.25, 0.5, 0.75, 1.0)
+STEPS = 110
+PATIENCE, LEAST_PROGRESS = 20, 0.02
+"""A knob that turns less than so many rad in so many steps is let go and taken anew."""
 PAST_ON, PAST_OFF = 0.6, -0.003
 """Positions at which the knob is let go, beyond those that count as on or off, in rad."""
 
@@ -42,17 +46,38 @@ def turn_knob(world: World, imagination: Imagination, goal: Goal) -> Motion[None
     knob = joints[0]
     yield from let_go(world)
     top, along = ridge(world.cloud(world.geoms(knob.body)))
-    hand = Frame(top - RIDGE * UP, nearer_turn(hand_rotation(-UP, np.cross(UP, along)), world.hand.rotation))
+    imagination.refresh()
+    past = PAST_ON if predicate == "turnon" else PAST_OFF
+    way = float(np.sign(knob.axis[2])) * (1.0 if predicate == "turnon" else -1.0)
+    most = min(abs(past - knob.position) + LAG, MOST_TURN)
+    hand = _hand(world, imagination, Frame(top - RIDGE * UP, hand_rotation(-UP, np.cross(UP, along))), way * most)
     yield from travel(world, imagination, raised(hand, 0.08), OPEN)
     yield from go(world, raised(hand, 0.04), OPEN, Way(within=0.006, steps=50))
     yield from go(world, hand, OPEN, EXACT)
     yield from hold(CLOSE, GRIPPER_STEPS - 2)
-    way = float(np.sign(knob.axis[2])) * (1.0 if predicate == "turnon" else -1.0)
+    last = np.inf
     for step in range(STEPS):
         position = world.joints(name)[0].position
-        if (position > PAST_ON) if predicate == "turnon" else (position < PAST_OFF):
+        if position > past if predicate == "turnon" else position < past:
             break
-        turned = rotation_about(UP, way * min(TURN_STEP * (step // 2 + 1), MOST_TURN)) @ hand.rotation
+        if step % PATIENCE == PATIENCE - 1:
+            if abs(position - last) < LEAST_PROGRESS:
+                break
+            last = position
+        turned = rotation_about(UP, way * min(TURN_STEP * (step // 2 + 1), most)) @ hand.rotation
         yield from go(world, Frame(hand.position, turned), CLOSE, Way(within=0.002, turned=0.02, steps=1))
     yield from hold(OPEN, 4)
     yield from go(world, raised(world.hand, 0.12), OPEN, Way(within=0.02, steps=40))
+
+
+def _hand(world: World, imagination: Imagination, hand: Frame, turn: float) -> Frame:
+    """Of two ways round, the nearer one from which the hand can turn all the way."""
+    near = Frame(hand.position, nearer_turn(hand.rotation, world.hand.rotation))
+    for start in (near, Frame(hand.position, near.rotation @ np.diag([-1.0, -1.0, 1.0]))):
+        arm = imagination.reach(start)
+        for share in SHARES:
+            turned = Frame(hand.position, rotation_about(UP, share * turn) @ start.rotation)
+            arm = None if arm is None else imagination.reach(turned, arm)
+        if arm is not None:
+            return start
+    return near

@@ -25,6 +25,8 @@ FULL_STEP, FULL_TURN = 0.05, 0.5
 """What an action of 1 displaces (m) and turns (rad) the goal of the controller."""
 GAIN, TURN_GAIN = 1.6, 1.2
 MOST_TURN = 0.8
+LEAST_TURN = 0.005
+"""A hand that turns less in a step, in rad, stands."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,11 @@ class Way:
     steps: int = 80
     """After so many it ends, arrived or not."""
     stall: float = 0.0
-    """It ends where the hand moves less than this in a step, in m: something is in the way. 0: it goes on."""
+    """It ends where the hand moves less than this in a step, in m, and hardly turns: something is in the way. 0: it
+    goes on."""
 
 
-THROUGH = Way(within=0.03, turned=0.3)
+THROUGH = Way(within=0.03, turned=0.3, stall=0.001)
 """On the way to somewhere else."""
 EXACT = Way(within=0.004, speed=0.5, steps=40, stall=0.0005)
 
@@ -59,18 +62,23 @@ def action_towards(hand: Frame, target: Frame, grip: float, speed: float = 1.0) 
 
 def go(world: World, target: Frame | Callable[[], Frame], grip: float, way: Way = Way()) -> Motion[bool]:
     """Take the hand to a pose, which may move; returns whether it got there."""
-    last: Float64Array | None = None
+    last: Frame | None = None
     for step in range(way.steps):
         hand = world.hand
         aim = target() if callable(target) else target
         near = float(np.linalg.norm(aim.position - hand.position)) < way.within
         if near and angle_between(hand.rotation, aim.rotation) < way.turned:
             return True
-        if way.stall and last is not None and step > 4 and float(np.linalg.norm(hand.position - last)) < way.stall:
+        if way.stall and last is not None and step > 4 and _stands(last, hand, way.stall):
             return False
-        last = hand.position
+        last = hand
         yield action_towards(hand, aim, grip, way.speed)
     return False
+
+
+def _stands(before: Frame, now: Frame, least: float) -> bool:
+    moved = float(np.linalg.norm(now.position - before.position))
+    return moved < least and angle_between(before.rotation, now.rotation) < LEAST_TURN
 
 
 def hold(grip: float, steps: int) -> Motion[None]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from rollout_manager.experts.libero.carrying import ImpossibleError, choose
 from rollout_manager.experts.libero.delivering import Failures, Placing, can_place, find_placing, hand_for
-from rollout_manager.experts.libero.frames import Frame, angle_between, between
+from rollout_manager.experts.libero.frames import Frame, angle_between, between, horizontal
 from rollout_manager.experts.libero.grasping import Grasp
 from rollout_manager.experts.libero.imagination import Held, Imagination
 from rollout_manager.experts.libero.motion import (
@@ -41,6 +41,8 @@ SLIPPED = 0.04
 HANGS = 0.35
 """A thing that turned more in the hand, in rad, hangs from it."""
 RETREAT = 0.1
+WAYS_TRIED = 3
+DRAWN_IN, DRAWING_IN = 0.08, Way(within=0.02, steps=20, stall=0.001)
 
 
 class LostError(Exception):
@@ -67,8 +69,11 @@ def carry(world: World, imagination: Imagination, goal: Goal, failed: Failures) 
     imagination.refresh()
     held = _held(world, name)
     if placing is None or not can_place(imagination, held, placing):
-        places = placements(world, imagination, goal)
-        placing = find_placing(world, imagination, goal, held, places, failed) or placing
+        ways = (
+            find_placing(world, imagination, goal, held, placements(world, imagination, goal, lying), failed)
+            for lying in (False, True)
+        )
+        placing = next((way for way in ways if way is not None), placing)
     if placing is None:
         raise ImpossibleError(f"{name} cannot be brought to where ({' '.join(goal)}) would hold as it is held")
     yield from place(world, imagination, name, placing, failed)
@@ -107,13 +112,24 @@ def retreat(world: World, distance: float = RETREAT) -> Motion[None]:
 def travel(
     world: World, imagination: Imagination, goal: Frame, grip: float, held: Held | None = None, way: Way = THROUGH
 ) -> Motion[None]:
-    """Go to a pose around what stands about."""
-    imagination.refresh()
-    opening = world.opening / 2 if grip == CLOSE else None
-    poses = route(imagination, world.hand, goal, held, opening)
-    for pose in poses[:-1]:
-        yield from go(world, pose, grip, THROUGH)
-    yield from go(world, poses[-1], grip, way)
+    """Go to a pose around what stands about; where the hand gets stuck, look for a way from there."""
+    for _ in range(WAYS_TRIED):
+        imagination.refresh()
+        opening = world.opening / 2 if grip == CLOSE else None
+        poses = route(imagination, world.hand, goal, held, opening)
+        for pose in poses[:-1]:
+            if not (yield from go(world, pose, grip, THROUGH)):
+                break
+        else:
+            if (yield from go(world, poses[-1], grip, replace(way, stall=THROUGH.stall))):
+                return
+        yield from go(world, _drawn_in(world), grip, DRAWING_IN)
+
+
+def _drawn_in(world: World) -> Frame:
+    """Nearer to the robot: a hand that gets stuck mostly has stretched the arm too far."""
+    hand = world.hand
+    return hand.shifted(DRAWN_IN * horizontal(world.base - hand.position))
 
 
 def pick(world: World, imagination: Imagination, name: str, grasp: Grasp, failed: Failures) -> Motion[None]:

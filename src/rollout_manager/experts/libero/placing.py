@@ -8,7 +8,7 @@ import numpy as np
 
 from rollout_manager.experts.libero.frames import UP, Frame, angle_between, rotation_about
 from rollout_manager.experts.libero.imagination import Imagination
-from rollout_manager.experts.libero.world import Goal, World
+from rollout_manager.experts.libero.world import Goal, Joint, World
 from vla_policy_node.observation import Float64Array
 
 ON_OBJECT = 0.02
@@ -33,7 +33,8 @@ TIPS_COST = 0.4
 MOST_HEADROOM = 0.16
 MOST, MOST_A_SPOT, WORTH_LOOKING = 60, 3, 0.15
 """Placements that are looked at in all and at one spot, and how much dearer than the cheapest one they may be."""
-NEAR, WITHIN = 0.25, 0.002
+TRIES_A_TURN = 25
+"""Where a thing turned in some way finds no place so often, it is given up to turn it so."""
 LEANS = 0.5
 SAME_ANGLE = 0.02
 Holds = Callable[[Float64Array], bool]
@@ -63,6 +64,8 @@ class Target:
     offsets: tuple[float, ...]
     spread: float
     """How far off the middle a thing is best put, in m: other things may be to come."""
+    drawer: Joint | None
+    """Of a drawer that is to be shut on it."""
     holds: Holds
 
 
@@ -83,7 +86,13 @@ def target(world: World, goal: Goal) -> Target:
     shared = sum(other[0] == "on" and other[2] == place for other in world.goals) > 1
     spread = SPREAD if shared else 0.0
     middle = float(frame.position[2])
-    return Target(frame.position, frame.rotation, middle - half[2] - 0.03, middle + reach, GRID, spread, holds)
+    low = middle - half[2] - 0.03
+    return Target(frame.position, frame.rotation, low, middle + reach, GRID, spread, _to_be_shut(world, place), holds)
+
+
+def _to_be_shut(world: World, region: str) -> Joint | None:
+    joints = world.joints(region) if ("close", region) in world.goals else []
+    return next((joint for joint in joints if joint.slides), None)
 
 
 def _on_object(world: World, name: str, place: str) -> Target:
@@ -95,11 +104,13 @@ def _on_object(world: World, name: str, place: str) -> Target:
         return bool(np.hypot(*aside) < ON_OBJECT and origin[2] >= frame.position[2])
 
     low, high = float(points[:, 2].min()), float(points[:, 2].max())
-    return Target(frame.position, frame.rotation, low, high + 0.03, (0.0, 0.01, -0.01), 0.0, holds)
+    return Target(frame.position, frame.rotation, low, high + 0.03, (0.0, 0.01, -0.01), 0.0, None, holds)
 
 
-def placements(world: World, imagination: Imagination, goal: Goal) -> list[Placement]:
+def placements(world: World, imagination: Imagination, goal: Goal, lying: bool = False) -> list[Placement]:
     """Poses of the thing of a goal that are free, rest on something and make the goal hold; the best first.
+
+    Args: lying: whether it is laid down, or stands as it does now.
 
     Each takes some dozen collision checks, so that not all that there are are looked at.
     """
@@ -108,18 +119,22 @@ def placements(world: World, imagination: Imagination, goal: Goal) -> list[Place
     present = world.frame(name)
     local = present.inverse().points(world.object_cloud(name))
     middle = (local.min(axis=0) + local.max(axis=0)) / 2
-    inside = _Inside(world, name, wanted.centre)
     found: list[Placement] = []
     there: Counter[tuple[float, ...]] = Counter()
+    in_vain: Counter[int] = Counter()
     least = np.inf
-    for cost, rotation, offset in sorted(_poses(present.rotation, wanted), key=lambda pose: pose[0]):
+    for cost, rotation, offset in sorted(_poses(present.rotation, wanted, lying), key=lambda pose: pose[0]):
         if len(found) >= MOST or cost > least + WORTH_LOOKING:
             break
-        if there[tuple(offset)] >= MOST_A_SPOT:
+        if there[tuple(offset)] >= MOST_A_SPOT or in_vain[id(rotation)] >= TRIES_A_TURN:
             continue
         place = wanted.centre + wanted.rotation @ offset
         frame = _rest(imagination, name, rotation, place, local, wanted)
-        if frame is not None and not inside.reaches(frame):
+        if frame is not None and wanted.drawer is not None and imagination.blocks(wanted.drawer, name, frame):
+            frame = None
+        in_vain[id(rotation)] += frame is None
+        if frame is not None:
+            in_vain[id(rotation)] = -(len(GRID) ** 2)
             there[tuple(offset)] += 1
             tight = sum(imagination.object_collides(name, frame.shifted((gap + FINEST) * UP), gap) for gap in GAPS)
             stays = imagination.carried(name, frame.shifted(-2 * FINEST * UP), frame.points(middle[None])[0])
@@ -129,36 +144,13 @@ def placements(world: World, imagination: Imagination, goal: Goal) -> list[Place
     return sorted(found, key=lambda placement: placement.cost)
 
 
-class _Inside:
-    """Tells whether something else would be wholly inside a thing: such things MuJoCo does not always see touch."""
-
-    def __init__(self, world: World, name: str, place: Float64Array) -> None:
-        """Args: place: near which the thing will be, shape (3,)."""
-        body = world.body(name)
-        back = world.frame(name).inverse()
-        self._boxes = [(back @ frame, half) for frame, half in world.boxes(body)]
-        mine = back.points(world.object_cloud(name))
-        self._low, self._high = mine.min(axis=0), mine.max(axis=0)
-        around = world.cloud(world.others(body))
-        self._around = around[(np.abs(around - place) < NEAR).all(axis=1)]
-
-    def reaches(self, frame: Frame) -> bool:
-        """Whether a point of something else lies in one of its boxes, with the thing at `frame`."""
-        points = frame.inverse().points(self._around)
-        points = points[((points > self._low) & (points < self._high)).all(axis=1)]
-        return any(
-            bool((np.abs(box.inverse().points(points)) < half - WITHIN).all(axis=1).any()) for box, half in self._boxes
-        )
-
-
-def _poses(present: Float64Array, wanted: Target) -> Iterator[tuple[float, Float64Array, Float64Array]]:
+def _poses(present: Float64Array, wanted: Target, lying: bool) -> Iterator[tuple[float, Float64Array, Float64Array]]:
     """What each costs, how the thing is turned, and where off the target's middle it is put."""
-    for lies, rotations in enumerate((_upright(present, wanted), _lying(present, wanted))):
-        for rotation in rotations:
-            turn = TURN_COST * angle_between(present, rotation) / np.pi + LIE_DOWN_COST * lies
-            for offset in _offsets(wanted):
-                off = abs(float(np.linalg.norm(offset)) - wanted.spread)
-                yield turn + OFFSET_COST * off, rotation, offset
+    for rotation in (_lying if lying else _upright)(present, wanted):
+        turn = TURN_COST * angle_between(present, rotation) / np.pi + LIE_DOWN_COST * lying
+        for offset in _offsets(wanted):
+            off = abs(float(np.linalg.norm(offset)) - wanted.spread)
+            yield turn + OFFSET_COST * off, rotation, offset
 
 
 def _offsets(wanted: Target) -> Iterator[Float64Array]:

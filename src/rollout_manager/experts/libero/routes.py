@@ -1,12 +1,14 @@
 """Ways for the hand around what stands about."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
 from rollout_manager.experts.libero.frames import UP, Frame, angle_between, between
 from rollout_manager.experts.libero.imagination import TOUCH, Held, Imagination
+from rollout_manager.experts.libero.wandering import spaced, wander
 from vla_policy_node.observation import Float64Array
 
 SPACING, TURN_SPACING = 0.025, 0.35
@@ -15,6 +17,8 @@ RISES = (0.0, 0.06, 0.12, 0.2)
 """How far above the higher of its ends a way around may lead, in m."""
 ASIDE = ((-0.12, 0.0), (0.0, 0.12), (0.0, -0.12), (-0.2, 0.0))
 """Level steps, in m, with which a way out from under something may begin: to the robot, or aside."""
+STEP = 0.35
+"""Between the joint angles of a way that was searched for, in rad: the hand goes straight from one to the next."""
 CLEARANCES = (0.02, 0.008, TOUCH)
 """How far a way keeps from things, in m: the first for which there is one."""
 
@@ -56,7 +60,8 @@ def route(
 ) -> list[Frame]:
     """Poses to go through, `goal` last: straight there if that is free, else up, across and down.
 
-    Where no way is free it is the highest one: contact on it may still give way.
+    Where none of these is free a way is searched for; where none is found it is the highest one: contact on it may
+    still give way.
     """
     ways = [[goal], *(_over(start, goal, rise) for rise in RISES)]
     # Out from under something first.
@@ -69,7 +74,26 @@ def route(
             first = next(along(start, way[0]))
             if clear(imagination, [first, *way], None, held, opening, clearance):
                 return way
-    return _over(start, goal, RISES[-1])
+    return _around(imagination, goal, held, opening) or _over(start, goal, RISES[-1])
+
+
+def _around(imagination: Imagination, goal: Frame, held: Held | None, opening: float | None) -> list[Frame] | None:
+    """A way that only a search finds."""
+    low, high = imagination.joint_ends
+    for clearance in CLEARANCES[1:]:
+        for posture in imagination.postures:
+            there = imagination.reach(goal, posture)
+            free = partial(_is_free, imagination, held, opening, clearance)
+            if there is not None and (path := wander(imagination.arm, there, low, high, free)):
+                poses = [imagination.hand_at(angles) for angles in spaced(path, imagination.arm, STEP)]
+                return [*poses[:-1], goal]
+    return None
+
+
+def _is_free(
+    imagination: Imagination, held: Held | None, opening: float | None, clearance: float, arm: Float64Array
+) -> bool:
+    return not imagination.collides(arm, held, opening, clearance)
 
 
 def _over(start: Frame, goal: Frame, rise: float) -> list[Frame]:

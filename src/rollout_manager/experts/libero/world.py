@@ -179,15 +179,6 @@ class World:
         clouds = [self._points[g] @ data.geom_xmat[g].reshape(3, 3).T + data.geom_xpos[g] for g in geoms]
         return np.concatenate(clouds) if clouds else np.empty((0, 3))
 
-    def boxes(self, body: int) -> list[tuple[Frame, Float64Array]]:
-        """Where the boxes of a body's shape are, in the world, and their half extents, shape (3,)."""
-        data, model = self.data, self.model
-        return [
-            (Frame(data.geom_xpos[g].copy(), data.geom_xmat[g].reshape(3, 3).copy()), model.geom_size[g].copy())
-            for g in self.geoms(body)
-            if model.geom_type[g] == self._mujoco.mjtGeom.mjGEOM_BOX
-        ]
-
     def object_cloud(self, name: str) -> Float64Array:
         """Points on an object's surface, shape (N, 3)."""
         return self.cloud(self.geoms(self.body(name)))
