@@ -10,6 +10,7 @@ from rollout_manager.drivers import ExpertDriver
 from rollout_manager.envs.libero.env import LiberoEnv
 from rollout_manager.episode import EpisodeHeader, Outcome
 from rollout_manager.exceptions import SimulatorError
+from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import expert_noise
 from rollout_manager.experts.libero.expert import LiberoExpert
 from rollout_manager.rollout import DecisionLog, new_header, run_episode
@@ -42,7 +43,7 @@ def tried(
     env: LiberoEnv, expert: LiberoExpert, task: str, seed: int, noise: float = 0.0, log: DecisionLog | None = None
 ) -> Outcome:
     """A try within the benchmark's usual limit of steps."""
-    driver = ExpertDriver(expert, expert_noise("libero", SPEC, noise, 0.8))
+    driver = ExpertDriver(Demonstrator(expert, SPEC, expert_noise("libero", SPEC, noise, 0.8)))
     header = new_header(env, task, seed, driver="expert", exploration=noise)
     return run_episode(env, driver, header, header.time_limit_steps, [log] if log else []).outcome
 
@@ -187,6 +188,7 @@ def test_an_expert_keeps_few_scenes(env: LiberoEnv) -> None:
     for task in (BOWL_TO_PLATE, "KITCHEN_SCENE3_turn_on_the_stove", "KITCHEN_SCENE7_open_the_microwave"):
         expert.reset(task, 0)
     header: EpisodeHeader = new_header(env, "KITCHEN_SCENE3_turn_on_the_stove", 0, driver="expert")
-    assert run_episode(env, ExpertDriver(expert, expert_noise("libero", SPEC, 0.0, 0.0)), header, 5).outcome.steps == 5
+    driver = ExpertDriver(Demonstrator(expert, SPEC, expert_noise("libero", SPEC, 0.0, 0.0)))
+    assert run_episode(env, driver, header, 5).outcome.steps == 5
     assert len(expert._scenes) == 2
     expert.close()
