@@ -16,7 +16,7 @@ from trainer.curriculum import PartialCreditConfig, check_attempts, not_mastered
 from trainer.exceptions import ConfigError
 from trainer.fbc import Trained, Tries, filtered_behaviour_cloning
 from trainer.fbc_config import CollectionConfig, FBCConfig
-from trainer.seeds import SeedStarts, check_disjoint, plan_seeds
+from trainer.seeds import ROUND, SeedStarts, check_disjoint, in_rounds, plan_seeds
 
 
 def test_each_iteration_collects_from_seeds_of_its_own() -> None:
@@ -32,6 +32,13 @@ def test_iterations_may_collect_from_the_same_seeds() -> None:
     assert [plan.collection_of(i) for i in (1, 2, 5)] == [range(10, 25)] * 3
     same = FBCConfig(tasks=("reach-v3",), iterations=9, collection=CollectionConfig(fresh=False))
     assert len({same.seed_plan.collection_of(i) for i in range(1, 10)}) == 1
+
+
+def test_tasks_take_turns_in_rounds() -> None:
+    order = in_rounds(("a", "b"), range(10, 10 + ROUND + 2))
+    first = range(10, 10 + ROUND)
+    assert order[: 2 * ROUND] == [*(("a", seed) for seed in first), *(("b", seed) for seed in first)]
+    assert order[2 * ROUND :] == [("a", 15), ("a", 16), ("b", 15), ("b", 16)]
 
 
 def test_purposes_that_share_a_seed_are_refused_by_name() -> None:
@@ -109,7 +116,7 @@ def test_as_many_states_as_asked_for_are_tried_and_even_chances_get_no_fewer(
 
 def test_a_plan_may_give_tasks_different_numbers_of_states() -> None:
     plan = CollectionPlan("p", "policy", ("a", "b"), range(5, 8), Path(), Path(), states_of={"b": 1})
-    assert plan.states == [("a", 5), ("b", 5), ("a", 6), ("a", 7)]
+    assert plan.states == [("a", 5), ("a", 6), ("a", 7), ("b", 5)]
 
 
 @pytest.mark.parametrize("attempts", [(), (-0.1,), (0.0, 3.0), (float("nan"),)])
@@ -294,6 +301,6 @@ def test_trying_until_nothing_is_left_makes_every_try_once(solved_at: list[int],
     assert len(rows) == sum(min(k + 1, attempts) for k in solved_at)
 
 
-def test_tasks_take_turns() -> None:
+def test_a_plan_has_every_state_of_every_task() -> None:
     plan = CollectionPlan("x", "policy", ("a", "b"), range(5, 7), Path("bags"), Path("rows.csv"))
-    assert plan.states == [("a", 5), ("b", 5), ("a", 6), ("b", 6)]
+    assert plan.states == [("a", 5), ("a", 6), ("b", 5), ("b", 6)]

@@ -9,6 +9,7 @@ from rollout_manager.bag import EpisodeReader
 from rollout_manager.bag_format import METADATA_FILE, PARTIAL
 from rollout_manager.catalog import find_bags
 from rollout_manager.results import EpisodeResultRow, append_results, read_results
+from trainer.seeds import in_rounds
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ class CollectionPlan:
 
     @property
     def states(self) -> list[tuple[str, int]]:
-        """Every (task, seed), tasks taking turns: what is interrupted has tried all of them alike."""
+        """Every (task, seed) to be tried, in rounds."""
+        first = self.seeds.start
         return [
             (task, seed)
-            for i, seed in enumerate(self.seeds)
-            for task in self.tasks
-            if i < self.states_of.get(task, len(self.seeds))
+            for task, seed in in_rounds(self.tasks, self.seeds)
+            if seed - first < self.states_of.get(task, len(self.seeds))
         ]
 
     def unsolved(self, rows: Iterable[EpisodeResultRow]) -> list[tuple[str, int, int]]:

@@ -11,6 +11,7 @@ from rollout_manager.results import EpisodeResultRow, append_result, latest_by_e
 from trainer.config import require
 from trainer.exceptions import TrainingError
 from trainer.progress import ProgressBar
+from trainer.seeds import in_rounds
 from trainer.statistics import DEFAULT_GATE, GateConfig, Summary, Verdict, by_task, gate, success_by_state
 from vla_policy_node.checkpoint import load_checkpoint
 
@@ -51,7 +52,7 @@ class EvaluationPlan:
         require(self.driver != "policy" or bool(self.checkpoint), "evaluation: driver 'policy' needs a checkpoint")
 
     def requests(self) -> list[EpisodeRequest]:
-        """One try of every task from every initial state, tasks taking turns."""
+        """One try of every task from every initial state, in rounds."""
         record: Record = "all" if self.bags else "none"
         return [
             EpisodeRequest(
@@ -68,8 +69,7 @@ class EvaluationPlan:
                 robot=self.robot or None,
                 rules=self.rules,
             )
-            for seed in self.seeds
-            for task in self.tasks
+            for task, seed in in_rounds(self.tasks, self.seeds)
         ]
 
 

@@ -1,10 +1,13 @@
 """Which initial states a run may use for what. What a policy was chosen or trained with never measures it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from trainer.exceptions import ConfigError
+
+ROUND = 5
+"""Initial states of a task that are tried one after the other."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,16 @@ def plan_seeds(
         validation=range(starts.validation, starts.validation + validation),
         evaluation=range(starts.evaluation, starts.evaluation + evaluation),
     )
+
+
+def in_rounds(tasks: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
+    """Every (task, seed), tasks taking turns with `ROUND` seeds each.
+
+    What is interrupted has tried all tasks about alike, and a simulator builds a task's scene once for all of them: of
+    the 2 s that a try of LIBERO's expert takes, scenes were 0.4 s where ninety tasks took turns try by try.
+    """
+    rounds = [seeds[i : i + ROUND] for i in range(0, len(seeds), ROUND)]
+    return [(task, seed) for of_round in rounds for task in tasks for seed in of_round]
 
 
 def check_disjoint(ranges: Mapping[str, range]) -> None:
