@@ -1,12 +1,13 @@
 """Pieces of long work: the time ends it, nothing is left ticking, and no time means no end."""
 
 import signal
+import threading
 import time
 
 import pytest
 
 from trainer.exceptions import ConfigError
-from trainer.pieces import TimeIsUp, piece_of
+from trainer.pieces import TimeIsUp, piece_of, uninterrupted
 
 
 def test_it_ends_when_the_time_is_over_and_not_before() -> None:
@@ -47,3 +48,43 @@ def test_what_cleans_up_after_ctrl_c_does_so_here() -> None:
 def test_a_time_below_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"minutes -1 is negative"), piece_of(-1):
         pass
+
+
+def test_what_must_be_whole_is_and_the_end_comes_after_it() -> None:
+    done = []
+
+    def work() -> None:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            done.append("whole")
+        done.append("never")
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["whole"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_in_another_thread_it_does_nothing() -> None:
+    done = []
+
+    def work() -> None:
+        with uninterrupted():
+            done.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [signal.getsignal(signal.SIGINT)]
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

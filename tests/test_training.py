@@ -18,8 +18,10 @@ from torch import nn
 from training_run import NETWORK, make_network, make_sampler, run_training, small_training, write_bags
 
 from trainer.config import AugmentationConfig, OptimizerConfig
+from trainer.dataset import Batch
 from trainer.exceptions import TrainingError
-from trainer.loop import derived_seed, learning_rate, make_optimizer, train
+from trainer.loop import _Run, derived_seed, train
+from trainer.optimizer import learning_rate, make_optimizer
 from trainer.train_state import Candidate, Progress
 from trainer.training_log import read_history
 from vla_policy_node.checkpoint import Lineage, load_checkpoint, load_network
@@ -102,6 +104,46 @@ def test_two_steps_and_resume_equal_the_unbroken_run(tmp_path: Path) -> None:
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
     losses = [line["loss"] for line in read_history(unbroken.folder)]
     assert [line["loss"] for line in lines if "loss" in line] == losses
+
+
+def test_an_interruption_loses_no_step_and_a_validation_cut_short_is_made_again(tmp_path: Path) -> None:
+    unbroken = run_training(tmp_path, "unbroken", small_training())
+    training = small_training(validate_every=3, save_every=0)
+    asked = []
+
+    def interrupt(step: int, checkpoint: Path) -> float:
+        asked.append(step)
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_training(tmp_path, "broken", training, interrupt)
+        assert [p.name for p in (tmp_path / "broken" / "state").iterdir()] == ["step_00000003"]
+    done = run_training(tmp_path, "broken", training, lambda step, checkpoint: float(step))
+    assert asked == [3, 3]
+    assert [candidate.step for candidate in done.progress.candidates] == [3, 6]
+    _assert_same_state(unbroken.folder, tmp_path / "broken", 6)
+
+
+def test_a_signal_waits_for_the_end_of_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of gradient step 2 ends the run with two whole steps saved."""
+    unbroken = run_training(tmp_path, "unbroken", small_training())
+    training, calls = small_training(save_every=0), []
+
+    def in_the_middle(run: _Run, batch: Batch, generator: torch.Generator) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(run, batch, generator)
+
+    plain = _Run._loss
+    monkeypatch.setattr(_Run, "_loss", in_the_middle)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(tmp_path, "broken", training)
+    assert [p.name for p in (tmp_path / "broken" / "state").iterdir()] == ["step_00000002"]
+    run_training(tmp_path, "broken", training)
+    assert len(calls) == 6
+    _assert_same_state(unbroken.folder, tmp_path / "broken", 6)
 
 
 def _start_process(root: Path, name: str, steps: int) -> subprocess.Popen[bytes]:

@@ -19,14 +19,16 @@ from statistics import mean
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer.augmentation import augment
 from trainer.averaging import WeightAverage
-from trainer.config import OptimizerConfig, TrainingConfig, to_plain
+from trainer.config import TrainingConfig, to_plain
 from trainer.dataset import Batch
 from trainer.exceptions import TrainingError
 from trainer.losses import masked_l1
+from trainer.optimizer import learning_rate, make_optimizer
+from trainer.pieces import uninterrupted
 from trainer.progress import ProgressBar
 from trainer.sampler import WindowSampler
 from trainer.train_state import Candidate, Progress, RunIdentity, load_state, save_state
@@ -84,47 +86,21 @@ def train(
     Raises:
         TrainingError: the folder holds another run's state, the loss is not finite, or the disk is full.
     """
-    run, losses = _Run(network, sampler, config, folder, lineage), list[float]()
-    progress = run.resume()
-    first = progress.step
+    run = _Run(network, sampler, config, folder, lineage)
+    first = run.progress.step
     with TrainingLog(folder, first) as log, ProgressBar("training", config.steps, first, visible) as bar:
-        while not progress.finished:
-            figures = run.timed_step(progress.step)
-            losses.append(figures["loss"])
-            progress = replace(progress, step=progress.step + 1)
-            bar.advance(f"loss {figures['loss']:.4f}")
-            if _due(progress.step, config.log_every, config.steps):
-                log.write(progress.step, {**figures, "loss": mean(losses), "seconds_per_step": run.seconds_per_step})
-                losses.clear()
-            if _due(progress.step, config.validate_every, config.steps):
-                progress = run.candidate(progress, validate)
-                log.write(progress.step, _validation_figures(progress))
-            progress = replace(progress, finished=_is_over(progress, config))
-            if progress.finished or _due(progress.step, config.save_every, config.steps):
-                run.save(progress)
-    return TrainResult(folder, progress, run.seconds_per_step)
-
-
-def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
-    """Of gradient step `step`, from 0: a linear rise over the warm-up, then half a cosine down to `final_share`."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
-    share = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
-    return config.learning_rate * (config.final_share + (1 - config.final_share) * cosine)
-
-
-def make_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices and kernels, not biases, norms and other vectors.
-
-    Not the fused one: on a CPU its last digits depend on where memory lies, and a resumed run would end otherwise.
-    """
-    trained = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2))
+        try:
+            while not run.progress.finished:
+                if not run.owes_candidate:
+                    run.advance(log, bar)
+                if run.owes_candidate:
+                    run.candidate(validate)
+                    log.write(run.progress.step, _validation_figures(run.progress))
+                run.end_step()
+        except KeyboardInterrupt:
+            run.save()
+            raise
+    return TrainResult(folder, run.progress, run.seconds_per_step)
 
 
 def derived_seed(seed: int, step: int, stream: int = 0) -> int:
@@ -162,23 +138,47 @@ class _Run:
         self.identity = RunIdentity(_identity(network, sampler, config, lineage))
         self._language: LanguageFeatures | None = None
         self._seconds: deque[float] = deque(maxlen=1000)
+        self._losses: list[float] = []
+        self.progress = load_state(folder / "state", self.identity, self.network, self.optimizer)
 
     @property
     def seconds_per_step(self) -> float:
         """Mean of this session's last steps; not a number before the first."""
         return mean(self._seconds) if self._seconds else math.nan
 
-    def resume(self) -> Progress:
-        """Go on from the newest state, if there is one."""
-        return load_state(self.folder / "state", self.identity, self.network, self.optimizer)
+    @property
+    def owes_candidate(self) -> bool:
+        """Whether a candidate is due after the steps that are done, and not there: its validation was cut short."""
+        step, candidates = self.progress.step, self.progress.candidates
+        due = step > 0 and _due(step, self.config.validate_every, self.config.steps)
+        return due and not (candidates and candidates[-1].step == step)
 
-    def save(self, progress: Progress) -> None:
-        """Write the state of a run that has come so far."""
+    def save(self) -> None:
+        """Write the state of the run."""
         if self.accelerator.is_main_process:
-            save_state(self.folder / "state", self.identity, progress, self.network, self.optimizer)
+            save_state(self.folder / "state", self.identity, self.progress, self.network, self.optimizer)
 
-    def candidate(self, progress: Progress, validate: Validate | None) -> Progress:
+    def advance(self, log: TrainingLog, bar: ProgressBar) -> None:
+        """One gradient step."""
+        with uninterrupted():  # By the time that anything is raised, the step is whole and counted.
+            figures = self.timed_step(self.progress.step)
+            self.progress = replace(self.progress, step=self.progress.step + 1)
+        self._losses.append(figures["loss"])
+        bar.advance(f"loss {figures['loss']:.4f}")
+        if _due(self.progress.step, self.config.log_every, self.config.steps):
+            shown = {**figures, "loss": mean(self._losses), "seconds_per_step": self.seconds_per_step}
+            log.write(self.progress.step, shown)
+            self._losses.clear()
+
+    def end_step(self) -> None:
+        """See whether the run is over, and save it where that is due."""
+        self.progress = replace(self.progress, finished=_is_over(self.progress, self.config))
+        if self.progress.finished or _due(self.progress.step, self.config.save_every, self.config.steps):
+            self.save()
+
+    def candidate(self, validate: Validate | None) -> None:
         """Make a checkpoint and have it scored; only the best one so far stays on disk."""
+        progress = self.progress
         name = f"step_{progress.step:08d}"
         path = self.folder / "checkpoints" / name
         steps = self.lineage.gradient_steps + progress.step
@@ -196,7 +196,7 @@ class _Run:
             for candidate in progress.candidates:
                 if candidate != progress.best:
                     shutil.rmtree(self.folder / "checkpoints" / candidate.checkpoint, ignore_errors=True)
-        return progress
+        self.progress = progress
 
     def _from_main(self, value: float) -> float:
         """What the main process has, in every process: all must stop at the same step."""

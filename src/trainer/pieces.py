@@ -1,15 +1,40 @@
 """Long work in pieces: ended from within after some minutes, as Ctrl-C would end it, and gone on with later."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from trainer.exceptions import ConfigError
 
+DEFERRED = (signal.SIGINT, signal.SIGALRM)
+
 
 class TimeIsUp(KeyboardInterrupt):
     """The piece is over. What waits for Ctrl-C to put its things in order does so for this as well."""
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Within this, Ctrl-C and the end of a piece wait; they come when it is over. For what must be done whole.
+
+    Blocking the signals would not do: another thread of the process takes them, and Python's handler runs all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Handlers run in the main thread only; nothing can come here.
+        return
+    caught: list[tuple[int, FrameType | None]] = []
+    before = {number: signal.signal(number, lambda *what: caught.append(what)) for number in DEFERRED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for first, frame in caught[:1]:
+            handler = before[signal.Signals(first)]
+            if callable(handler):
+                handler(first, frame)
 
 
 @contextmanager
