@@ -215,3 +215,31 @@ def test_an_animation_keeps_its_frames_and_pace(kind: str) -> None:
     image.load()
     assert image.info["duration"] == 50
     assert abs(int(np.asarray(image.convert("RGB"))[8, 8, 0]) - 60) <= 4
+
+
+def test_many_tasks_are_drawn_as_a_map_with_their_numbers() -> None:
+    tasks = [f"scene{i}_open_the_drawer" for i in range(plots.MOST_BARS + 1)]
+    arms = [Arm(name, name, tuple(row for t in tasks for row in rows(t, "1" * 3 + "0"))) for name in ("bc", "fbc_1")]
+    svg = plots.task_plot(arms, [*tasks, "never_tried"])
+    assert svg.count(">75<") == 2 * len(tasks)
+    assert svg.count(">–<") == 2
+    assert "scene3 open the drawer" in svg
+    bars = plots.task_plot(arms, tasks[:2])
+    assert ">75<" not in bars
+
+
+def test_a_name_that_is_too_long_keeps_its_ends() -> None:
+    assert plots.shortened("door-open-v3") == "door-open"
+    name = "KITCHEN_SCENE1_" + "and_" * 40 + "close_it"
+    short = plots.shortened(name)
+    assert len(short) <= plots.LONGEST + 2
+    assert short.startswith("KITCHEN SCENE1 and")
+    assert short.endswith("close it")
+
+
+def test_success_over_iterations_has_every_arm_and_no_method_is_needed() -> None:
+    arms = [Arm(n, t, tuple(rows("push-v3", "1100"))) for n, t in (("bc", "BC"), ("fbc_1", "FBC 1"), ("control", "C"))]
+    svg = plots.iterations_plot(arms, [(arm, arm) for arm in arms])
+    for title in ("BC", "FBC 1", ">C<"):
+        assert title in svg
+    ElementTree.fromstring(plots.iterations_plot(arms[2:]))

@@ -17,7 +17,7 @@ REFERENCE_COLOURS = {"bc": "#9aa3ad", "best_bc": "#c9a227", "control": "#d97b29"
 GOOD, BAD = "#2a9d5c", "#c9483b"
 MOST_BARS = 6
 """Tasks that bars are drawn for; more are told apart better in a map."""
-LONGEST = 64
+LONGEST = 96
 """Characters of a task's name beside a row of the map."""
 
 
@@ -56,7 +56,7 @@ def iterations_plot(arms: Sequence[Arm], runs: Sequence[Sequence[Arm]] = ()) -> 
     Args:
         runs: for each arm the arms of single runs that it sums up, drawn as small dots beside it.
     """
-    figure, axes = _figure(5.1, 3.0)
+    figure, axes = _figure(6.2, 3.0)
     names = [arm.name for arm in arms]
     own = {0 if arm.name == "bc" else int(arm.name.removeprefix("fbc_")): arm for arm in arms if is_own(arm.name)}
     last = max(own, default=0)
@@ -76,7 +76,7 @@ def iterations_plot(arms: Sequence[Arm], runs: Sequence[Sequence[Arm]] = ()) -> 
     axes.set_xticks(range(last + 1))
     axes.set_xlabel("iteration")
     axes.set_ylabel("success, %")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return _svg(figure)
 
 
@@ -92,7 +92,7 @@ def task_plot(arms: Sequence[Arm], tasks: Sequence[str]) -> str:
 
 def _task_map(arms: Sequence[Arm], tasks: Sequence[str]) -> str:
     """A row a task, a column an arm, the share of successes as colour and number."""
-    figure, axes = _figure(4.6 + 0.62 * len(arms), 0.9 + 0.19 * len(tasks))
+    figure, axes = _figure(6.4 + 0.62 * len(arms), 0.9 + 0.19 * len(tasks))
     shares = [[100 * arm.of_task(task).rate.value for arm in arms] for task in tasks]
     axes.imshow(shares, cmap="RdYlGn", vmin=0, vmax=100, aspect="auto", alpha=0.75)
     for row, values in enumerate(shares):
