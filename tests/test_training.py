@@ -125,6 +125,23 @@ def test_an_interruption_loses_no_step_and_a_validation_cut_short_is_made_again(
     _assert_same_state(unbroken.folder, tmp_path / "broken", 6)
 
 
+def test_an_interruption_right_after_the_last_validation_leaves_a_finished_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken = run_training(tmp_path, "unbroken", small_training())
+
+    def interrupt(run: _Run) -> None:
+        if run.progress.candidates:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Run, "save_if_due", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_training(tmp_path, "broken", small_training())
+    assert run_training(tmp_path, "broken", small_training()).progress.step == 6
+    _assert_same_state(unbroken.folder, tmp_path / "broken", 6)
+
+
 def test_a_signal_waits_for_the_end_of_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the middle of gradient step 2 ends the run with two whole steps saved."""
     unbroken = run_training(tmp_path, "unbroken", small_training())

@@ -35,18 +35,15 @@ class WeightAverage:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Within this the network has the mean as its weights."""
-        means = [self._mean(weight) for weight in self._weights]
-        with torch.no_grad():
-            own = [weight.detach().clone() for weight in self._weights]
-            _set(self._weights, means)
-            try:
-                yield
-            finally:
-                _set(self._weights, own)
-
-    def _mean(self, weight: Tensor) -> Tensor:
-        mean: Tensor = self._optimizer.state[weight].get(AVERAGE, weight.detach().clone())
-        return mean
+        if not self._decay:
+            yield
+            return
+        own = [weight.detach().clone() for weight in self._weights]
+        try:
+            _set(self._weights, [self._optimizer.state[weight].get(AVERAGE, weight) for weight in self._weights])
+            yield
+        finally:
+            _set(self._weights, own)
 
 
 def _set(weights: Sequence[Tensor], values: Sequence[Tensor]) -> None:

@@ -62,8 +62,9 @@ def run_and_report(config: FBCConfig, folder: Path) -> Path:
 def check(config: FBCConfig) -> None:
     """Refuse, before anything is started, what would fail later. Raises: ConfigError, and as `run_and_report`."""
     spec = load_spec(config.robot)
+    vision = load_network_config(config.network).vision
     for training in (config.base, config.retrain):
-        cached_precision(training, load_network_config(config.network).vision)
+        cached_precision(training, vision)
     make_env(config.environment, spec, config.rules).close()
     bags = config.demonstrations.bags
     if bags and not Path(bags).is_dir():

@@ -96,7 +96,7 @@ def train(
                 if run.owes_candidate:
                     run.candidate(validate)
                     log.write(run.progress.step, _validation_figures(run.progress))
-                run.end_step()
+                run.save_if_due()
         except KeyboardInterrupt:
             run.save()
             raise
@@ -170,9 +170,8 @@ class _Run:
             log.write(self.progress.step, shown)
             self._losses.clear()
 
-    def end_step(self) -> None:
-        """See whether the run is over, and save it where that is due."""
-        self.progress = replace(self.progress, finished=_is_over(self.progress, self.config))
+    def save_if_due(self) -> None:
+        """Write the state where the run is over or the steps say so."""
         if self.progress.finished or _due(self.progress.step, self.config.save_every, self.config.steps):
             self.save()
 
@@ -196,7 +195,8 @@ class _Run:
             for candidate in progress.candidates:
                 if candidate != progress.best:
                     shutil.rmtree(self.folder / "checkpoints" / candidate.checkpoint, ignore_errors=True)
-        self.progress = progress
+        # In one assignment: a run that is interrupted after it must not take another step when it goes on.
+        self.progress = replace(progress, finished=_is_over(progress, self.config))
 
     def _from_main(self, value: float) -> float:
         """What the main process has, in every process: all must stop at the same step."""
