@@ -40,6 +40,11 @@ class SeedArm:
         """Success of each run, in [0, 1]."""
         return tuple(arm.summary.rate.value for arm in self.by_run)
 
+    @property
+    def each(self) -> str:
+        """Success of each run in per cent, for a person to read."""
+        return ", ".join(f"{100 * share:.1f}" for share in self.shares)
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -143,8 +148,7 @@ def _results(arms: Sequence[SeedArm], pooled: Sequence[Arm]) -> str:
         title = (
             f"<b>{escape(together.title)}</b><br><small>{escape(NOTES.get(arm.name, 'and its own successes'))}</small>"
         )
-        each = ", ".join(f"{100 * value:.1f}" for value in arm.shares)
-        rows.append((title, f"<b>{Spread.of(arm.shares)}</b>", each, share(together.summary, steps=False)))
+        rows.append((title, f"<b>{Spread.of(arm.shares)}</b>", arm.each, share(together.summary, steps=False)))
     head = ("", "mean over seeds, 95 % interval", "each seed, %", "all tries together")
     return figure(plots.iterations_plot(pooled, [arm.by_run for arm in arms])) + table(head, rows)
 

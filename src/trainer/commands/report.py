@@ -57,7 +57,6 @@ def _several(options: ReportCommand) -> int:
     from trainer.seeds_report import Spread, write_seeds_report
 
     for arm in write_seeds_report([folder.resolve() for folder in options.folders], options.page):
-        each = ", ".join(f"{100 * share:.1f}" for share in arm.shares)
-        print(f"{title_of(arm.name):<12} {Spread.of(arm.shares)}  seeds: {each}")
+        print(f"{title_of(arm.name):<12} {Spread.of(arm.shares)}  seeds: {arm.each}")
     print(f"(mean over seeds, 95 % interval by Student's t)\nreport       {options.page}")
     return 0
