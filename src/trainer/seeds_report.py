@@ -7,6 +7,8 @@ from math import sqrt
 from pathlib import Path
 from statistics import mean, stdev
 
+from scipy.stats import t
+
 from trainer import report_plots as plots
 from trainer.exceptions import TrainerError
 from trainer.journal import differences, read_journal
@@ -17,9 +19,6 @@ from trainer.statistics import Key, PairedComparison, compare_paired, success_by
 
 MAY_DIFFER = ("base.seed", "retrain.seed", "demonstrations.bags", "workers", "base.threads", "retrain.threads")
 """Settings that runs of one experiment may have otherwise; of these only the seeds matter to what they find."""
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-"""97.5 % quantiles of Student's t by degrees of freedom."""
-NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Spread:
         centre = mean(values)
         if len(values) < 2:
             return Spread(centre, float("nan"), float("nan"))
-        half = T_95.get(len(values) - 1, NORMAL_95) * stdev(values) / sqrt(len(values))
+        half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / sqrt(len(values))
         return Spread(centre, centre - half, centre + half)
 
     def __str__(self) -> str:
