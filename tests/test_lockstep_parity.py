@@ -25,6 +25,7 @@ from rollout_manager.experts.expert import ActionNoise, make_expert
 from rollout_manager.recorder import BagObserver
 from rollout_manager.results import read_results
 from rollout_manager.rollout import Driver, EpisodeResult, new_header, run_episode
+from rollout_manager.schedule import in_turn
 from vla_policy_node.chunking import make_executor
 from vla_policy_node.exploration import Explore
 from vla_policy_node.network_policy import NetworkPolicy
@@ -59,9 +60,9 @@ def test_the_expert_acts_alike(ros_domain: int, tmp_path: Path, scale: float, sl
     assert_same_episode(tmp_path / "live" / name, tmp_path / "local" / name)
 
 
-@pytest.mark.parametrize(("execute", "every"), [("replan", 0), ("replan", 3), ("ensemble", 0)])
+@pytest.mark.parametrize(("execute", "every"), [("replan", (0,)), ("replan", (3, 5)), ("ensemble", (0,))])
 def test_a_network_acts_alike_without_and_with_exploration(
-    ros_domain: int, tmp_path: Path, execute: str, every: int
+    ros_domain: int, tmp_path: Path, execute: str, every: tuple[int, ...]
 ) -> None:
     checkpoint = tmp_path / "checkpoint"
     digest = save_random_policy(checkpoint, [INSTRUCTION_TEXT])
@@ -72,7 +73,7 @@ def test_a_network_acts_alike_without_and_with_exploration(
         status, said = run_manager(graph, schedule=schedule, checkpoint=checkpoint, output=tmp_path / "live")
     assert status == 0, said
     for attempt, scale in enumerate((0.0, 0.3)):
-        executor = make_executor(execute, METAWORLD.period_ns, every or 100)
+        executor = make_executor(execute, METAWORLD.period_ns, in_turn(every, attempt) or 100)
         policy = Explore(NetworkPolicy.load(checkpoint, METAWORLD), scale)
         driver = PolicyDriver(policy, executor, SafetyFilter(METAWORLD))
         local = in_process(driver, "policy", tmp_path / "local", 25, attempt, scale)

@@ -1,5 +1,6 @@
 """Schedules: what is tried next, what is done, and every malformed file refused by name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from rollout_manager.schedule import (
 )
 
 ENTRY = ScheduleEntry("reach-v3", 7, (0.0, 0.15, 0.3), 120)
-SCHEDULE = Schedule("metaworld", "policy", (ENTRY, ScheduleEntry("push-v3", 7)), "runs/best", 4)
+SCHEDULE = Schedule("metaworld", "policy", (ENTRY, ScheduleEntry("push-v3", 7)), "runs/best", (4,))
 
 
 def test_the_next_attempt_is_made_only_after_a_failure() -> None:
@@ -48,6 +49,18 @@ def test_remaining_counts_unsettled_entries() -> None:
     assert remaining(SCHEDULE, {"metaworld_push-v3_s7_a0": False, "metaworld_reach-v3_s7_a0": True}) == 0
 
 
+def test_attempts_carry_out_as_much_of_a_chunk_as_is_their_turn() -> None:
+    every = [t.execute_every for _, tries in replace(SCHEDULE, execute_every=(8, 12)).tries() for t in tries]
+    assert every == [8, 12, 8, 8]
+
+
+def test_one_number_of_actions_may_be_written_without_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    for text, every in (("3", (3,)), ("[3, 5]", (3, 5))):
+        path.write_text(f"{{environment: m, driver: policy, execute_every: {text}, entries: [{{task: a, seed: 0}}]}}")
+        assert load_schedule(path).execute_every == every
+
+
 def test_a_saved_schedule_is_the_same_one(tmp_path: Path) -> None:
     save_schedule(tmp_path / "deep" / "s.yaml", SCHEDULE)
     assert load_schedule(tmp_path / "deep" / "s.yaml") == SCHEDULE
@@ -75,7 +88,7 @@ def test_a_saved_schedule_is_the_same_one(tmp_path: Path) -> None:
         ),
         ("{environment: m, driver: policy, speed: 3, entries: [{task: a, seed: 0}]}", "unknown speed; valid are"),
         ("{driver: policy, entries: [{task: a, seed: 0}]}", "environment"),
-        ("{environment: m, driver: policy, execute_every: -1, entries: [{task: a, seed: 0}]}", "execute_every -1"),
+        ("{environment: m, driver: policy, execute_every: -1, entries: [{task: a, seed: 0}]}", r"execute_every \[-1\]"),
     ],
 )
 def test_malformed_schedules_are_refused(tmp_path: Path, text: str, says: str) -> None:

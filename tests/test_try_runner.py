@@ -14,7 +14,7 @@ from rollout_manager.try_runner import NodeLostError, RefusedError, run_try
 INFO = TaskInfo("metaworld", "reach-v3", "reach", 4, "metaworld", "d" * 16, 50, 1000, {"mujoco": "3"})
 UNKNOWN = TaskInfo("metaworld", "reach-v3", "", 4, "metaworld", "d" * 16, 0, 0)
 SCHEDULE = Schedule("metaworld", "policy", (ScheduleEntry("reach-v3", 4, (0.0, 0.2)),))
-TRY = Try("metaworld_reach-v3_s4_a1", "reach-v3", 4, 1, 0.2, 50)
+TRY = Try("metaworld_reach-v3_s4_a1", "reach-v3", 4, 1, 0.2, 50, 8)
 
 
 @dataclass

@@ -151,7 +151,7 @@ class Link:
             changes["noise_correlation"] = self._schedule.noise_correlation
             changes["slips"] = self._schedule.slips
         else:
-            changes["execute_every"] = self._schedule.execute_every
+            changes["execute_every"] = attempt.execute_every
             if self._schedule.checkpoint != self._checkpoint:
                 changes["checkpoint"] = self._schedule.checkpoint
         self._set(self._driver, changes)

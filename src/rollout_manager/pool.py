@@ -44,8 +44,9 @@ class EpisodeRequest:
     exploration: float = 0.0
     """Noise as a share of half the action range: of the policy's exploration, or on the expert's actions."""
     noise_correlation: float = 0.0
-    slips: float = 0.0
     """From step to step, of the noise on the expert's actions; in [0, 1)."""
+    slips: float = 0.0
+    """Share of an expert's episodes in which a grasp is made to miss, in [0, 1]."""
     time_limit: int | None = None
     """Steps; None for the task's own."""
     bag_root: str | None = None

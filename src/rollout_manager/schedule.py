@@ -52,6 +52,8 @@ class Try:
     attempt: int
     exploration: float
     time_limit: int
+    execute_every: int
+    """Actions of a chunk that are executed before the next is asked for; 0: all of them."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,9 @@ class Schedule:
     entries: tuple[ScheduleEntry, ...]
     checkpoint: str = ""
     """Folder of the checkpoint that drives; empty: whatever the policy node has loaded."""
-    execute_every: int = 0
-    """Actions of a chunk that are executed before the next is asked for; 0: all of them."""
+    execute_every: tuple[int, ...] = (0,)
+    """Actions of a chunk that are executed before the next is asked for, for each of the attempts in turn; 0: all of
+    them."""
     noise_correlation: float = 0.0
     """Of an expert's noise, from one step to the next, in [0, 1)."""
     slips: float = 0.0
@@ -75,11 +78,10 @@ class Schedule:
             raise ScheduleError(f"schedule: driver '{self.driver}' is not one of {', '.join(get_args(ScheduleDriver))}")
         if not self.entries:
             raise ScheduleError("schedule: no entries; give at least one task and seed")
-        if self.execute_every < 0 or not 0 <= self.noise_correlation < 1:
-            raise ScheduleError(
-                f"schedule: execute_every {self.execute_every} must be 0 or more, "
-                f"noise_correlation {self.noise_correlation} in [0, 1)"
-            )
+        if not self.execute_every or not all(isinstance(n, int) and n >= 0 for n in self.execute_every):
+            raise ScheduleError(f"schedule: execute_every {list(self.execute_every)} must be numbers of 0 or more")
+        if not 0 <= self.noise_correlation < 1:
+            raise ScheduleError(f"schedule: noise_correlation {self.noise_correlation} is not in [0, 1)")
         if not 0 <= self.slips <= 1:
             raise ScheduleError(f"schedule: slips {self.slips} is not a share in [0, 1]")
         states = [(e.task, e.seed) for e in self.entries]
@@ -89,20 +91,24 @@ class Schedule:
     def tries(self) -> Iterator[tuple[ScheduleEntry, tuple[Try, ...]]]:
         """Every entry with all the tries that it may take."""
         for entry in self.entries:
-            yield (
-                entry,
-                tuple(
-                    Try(
-                        episode_id(self.environment, entry.task, entry.seed, attempt),
-                        entry.task,
-                        entry.seed,
-                        attempt,
-                        float(exploration),
-                        entry.time_limit,
-                    )
-                    for attempt, exploration in enumerate(entry.attempts, entry.first_attempt)
-                ),
-            )
+            yield entry, tuple(self._try(entry, k) for k in range(len(entry.attempts)))
+
+    def _try(self, entry: ScheduleEntry, k: int) -> Try:
+        attempt = entry.first_attempt + k
+        return Try(
+            episode_id(self.environment, entry.task, entry.seed, attempt),
+            entry.task,
+            entry.seed,
+            attempt,
+            float(entry.attempts[k]),
+            entry.time_limit,
+            in_turn(self.execute_every, k),
+        )
+
+
+def in_turn(values: Sequence[int], k: int) -> int:
+    """The `k`-th value, from 0 on; after the last comes the first again."""
+    return values[k % len(values)]
 
 
 def next_try(tries: Sequence[Try], succeeded: Mapping[str, bool]) -> Try | None:
@@ -128,6 +134,7 @@ def remaining(schedule: Schedule, succeeded: Mapping[str, bool]) -> int:
 def save_schedule(path: Path, schedule: Schedule) -> None:
     """Write a schedule as YAML."""
     content = asdict(schedule)
+    content["execute_every"] = list(content["execute_every"])
     content["entries"] = [{**entry, "attempts": list(entry["attempts"])} for entry in content["entries"]]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(content, sort_keys=False))
@@ -145,7 +152,9 @@ def load_schedule(path: Path) -> Schedule:
     if not isinstance(content, Mapping) or not isinstance(content.get("entries"), list):
         raise ScheduleError(f"{path}: expected keys with values, among them the list 'entries'")
     entries = tuple(_entry(item, f"{path}: entries[{i}]") for i, item in enumerate(content["entries"]))
-    checked: Schedule = _build(Schedule, {**content, "entries": entries}, str(path))
+    every = content.get("execute_every", 0)
+    lists = {"entries": entries, "execute_every": tuple(every) if isinstance(every, list) else (every,)}
+    checked: Schedule = _build(Schedule, {**content, **lists}, str(path))
     return checked
 
 

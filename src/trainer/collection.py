@@ -39,8 +39,8 @@ class CollectionPlan:
     new ones: their names differ, and what is random in them."""
     time_limit: int = 0
     """Steps; 0: the environment's own limit."""
-    execute_every: int = 8
-    """Actions of a chunk carried out before the next is asked for."""
+    execute_every: tuple[int, ...] = (8,)
+    """Actions of a chunk carried out before the next is asked for, of each attempt in turn."""
 
     @property
     def states(self) -> list[tuple[str, int]]:

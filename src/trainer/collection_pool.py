@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from rollout_manager.pool import EpisodeRequest, WorkerPool
 from rollout_manager.results import EpisodeResultRow, append_result
+from rollout_manager.schedule import in_turn
 from trainer.collection import CollectionPlan, done_tries
 from trainer.progress import ProgressBar
 
@@ -42,6 +43,7 @@ class PoolCollector:
         """Nothing to do: the pool belongs to the caller."""
 
     def _request(self, plan: CollectionPlan, task: str, seed: int, attempt: int) -> EpisodeRequest:
+        number = attempt - plan.first_attempt
         return EpisodeRequest(
             environment=self.environment,
             task=task,
@@ -51,11 +53,11 @@ class PoolCollector:
             checkpoint=str(plan.checkpoint) if plan.checkpoint else None,
             noise_correlation=plan.noise_correlation,
             slips=plan.slips,
-            exploration=plan.attempts[attempt - plan.first_attempt],
+            exploration=plan.attempts[number],
             time_limit=plan.time_limit or None,
             bag_root=str(plan.bags),
             record="all",
-            execute_every=plan.execute_every,
+            execute_every=in_turn(plan.execute_every, number),
             robot=self.robot,
             rules=self.rules,
         )

@@ -106,7 +106,7 @@ class RosCollector:
             driver=plan.driver,
             entries=entries,
             checkpoint=str(plan.checkpoint) if plan.checkpoint else "",
-            execute_every=plan.execute_every if plan.driver == "policy" else 0,
+            execute_every=plan.execute_every,
             noise_correlation=plan.noise_correlation,
             slips=plan.slips,
         )

@@ -71,3 +71,9 @@ def check_attempts(attempts: Sequence[float]) -> None:
     """Raises: ConfigError: the exploration scales of the attempts are not 0 or more, or there are none."""
     if not attempts or any(not 0.0 <= scale <= 2.0 for scale in attempts):
         raise ConfigError(f"attempts {list(attempts)}: at least one exploration scale, each in [0, 2]")
+
+
+def check_execute_every(execute_every: Sequence[int]) -> None:
+    """Raises: ConfigError: of one of the attempts' chunks no action would be carried out."""
+    if any(every < 1 for every in execute_every):
+        raise ConfigError(f"execute_every {list(execute_every)}: of each chunk at least 1 action is carried out")

@@ -6,7 +6,7 @@ from typing import Literal
 from rollout_manager.envs.tasks import find_tasks
 from rollout_manager.exceptions import SimulatorError
 from trainer.config import FilterConfig, TrainingConfig, require
-from trainer.curriculum import PartialCreditConfig, check_attempts
+from trainer.curriculum import PartialCreditConfig, check_attempts, check_execute_every
 from trainer.exceptions import ConfigError
 from trainer.seeds import SeedPlan, SeedStarts, plan_seeds
 
@@ -51,6 +51,9 @@ class CollectionConfig:
     attempts: tuple[float, ...] = (0.0, 0.15, 0.3)
     """Exploration scale of each try of an initial state, as a share of half the action range. A state that the
     first try solves is not tried again; one that it does not solve is tried with the next scale."""
+    execute_every: tuple[int, ...] = ()
+    """Actions of a chunk that are carried out in each of the attempts, in turn: a policy that is stuck where it looks
+    again after 8 may get on when it looks again after 12. Empty: as in the evaluation."""
     active: float = 1.0
     """Share of the initial states that are tried, in (0, 1]. Below 1 they are spent where success is uncertain: the
     more even the chances of a task are by the validation tries, the more of its states are among them."""
@@ -61,6 +64,7 @@ class CollectionConfig:
 
     def __post_init__(self) -> None:
         check_attempts(self.attempts)
+        check_execute_every(self.execute_every)
         require(self.seeds_per_task >= 1, f"collection: seeds_per_task {self.seeds_per_task} is not at least 1")
         require(self.graphs >= 1, f"collection: graphs {self.graphs} is not at least 1")
         require(0 < self.active <= 1, f"collection: active {self.active} is not in (0, 1]")

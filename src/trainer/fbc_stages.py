@@ -139,7 +139,7 @@ class RunStages:
             states_of=self._states_of(policy, tasks),
             first_attempt=0 if self.config.collection.fresh else (iteration - 1) * len(self.config.collection.attempts),
             time_limit=self.config.time_limit,
-            execute_every=self.config.evaluation.execute_every,
+            execute_every=self.config.collection.execute_every or (self.config.evaluation.execute_every,),
         )
         self.collector.collect(plan)
         self._check_driver(plan, policy)

@@ -210,9 +210,16 @@ def _facts(config: Mapping[str, Any], arms: Sequence[Arm]) -> dict[str, str]:
         "collection seeds": _collection_seeds(config),
         "validation seeds": f"{evaluation['validation_seeds']} a task from {start['validation']} on",
         "exploration per try": ", ".join(f"{scale:g}" for scale in config["collection"]["attempts"]),
+        "actions of a chunk carried out": _chunks(config),
         "time limit": f"{config['time_limit']} steps",
     }
     return facts | dict(row.versions)
+
+
+def _chunks(config: Mapping[str, Any]) -> str:
+    own = config["collection"].get("execute_every")
+    tries = f"; in the tries {', '.join(map(str, own))} in turn" if own else ""
+    return f"{config['evaluation']['execute_every']}{tries}"
 
 
 def _collection_seeds(config: Mapping[str, Any]) -> str:

@@ -166,7 +166,7 @@ def collection_plot(collections: Sequence[Collection]) -> str:
             axes.bar(at, successes, 0.7, color=GOOD, label=_once(at, "success"))
             axes.bar(at, tries - successes, 0.7, bottom=successes, color=BAD, alpha=0.75, label=_once(at, "no success"))
             axes.text(at, tries, f"{successes}/{tries}", ha="center", va="bottom", fontsize=8, color=INK)
-            labels.append(f"{collection.name}\ntry {attempt + 1}, noise {scale:g}")
+            labels.append(f"{collection.name}\ntry {attempt + 1}, exploration {scale:g}")
     axes.set_xticks(range(len(labels)), labels, fontsize=7.5)
     axes.set_ylabel("tries")
     axes.grid(axis="x", visible=False)

@@ -26,8 +26,8 @@ class RolloutCommand(Place):
     """Exploration of each try of an initial state; the next is made only where the one before failed."""
     time_limit: int = 0
     """Steps after which a try is given up; 0: the environment's own limit."""
-    execute_every: int = 8
-    """Actions of a chunk carried out before the next is asked for."""
+    execute_every: tuple[int, ...] = (8,)
+    """Actions of a chunk carried out before the next is asked for, of each attempt in turn."""
     via: Literal["ros", "pool"] = "ros"
     """`ros`: over the ROS graph, nodes as processes of their own. `pool`: in process, without ROS."""
     workers: int = 1

@@ -6,7 +6,7 @@ from rollout_manager.pool import WorkerPool
 from trainer.collection import CollectionPlan, done_tries
 from trainer.collectors import make_collector
 from trainer.commands.place import Place
-from trainer.curriculum import check_attempts
+from trainer.curriculum import check_attempts, check_execute_every
 from trainer.exceptions import ConfigError
 from trainer.fbc_config import Via
 
@@ -22,6 +22,7 @@ def run_plan(plan: CollectionPlan, place: Place, via: Via, workers: int) -> int:
     from vla_policy_node.spec import load_spec
 
     check_attempts(plan.attempts)
+    check_execute_every(plan.execute_every)
     if not plan.states or plan.seeds.start < 0 or workers < 1:
         raise ConfigError(f"{len(plan.tasks)} tasks, {len(plan.seeds)} seeds, {workers} workers: at least one of each")
     environment, robot = place.environment, place.robot_name
