@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.losses import LOSSES, masked_l1, masked_mse
+from trainer.losses import masked_l1, masked_mse
 
 
 def test_by_hand() -> None:
@@ -23,7 +23,7 @@ def test_padding_has_neither_loss_nor_gradient(seed: int, kept: int) -> None:
     target = torch.randn(3, 6, 2, generator=generator)
     predicted = torch.randn(3, 6, 2, generator=generator, requires_grad=True)
     mask = torch.arange(6).expand(3, 6) < kept
-    for loss in LOSSES.values():
+    for loss in (masked_l1, masked_mse):
         value = loss(predicted, target, mask)
         torch.testing.assert_close(value, loss(predicted[:, :kept], target[:, :kept], mask[:, :kept]))
         (gradient,) = torch.autograd.grad(value, predicted)

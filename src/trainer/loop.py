@@ -26,7 +26,7 @@ from trainer.averaging import WeightAverage
 from trainer.config import TrainingConfig, to_plain
 from trainer.dataset import Batch
 from trainer.exceptions import TrainingError
-from trainer.losses import masked_l1
+from trainer.objectives import OBJECTIVES
 from trainer.optimizer import learning_rate, make_optimizer
 from trainer.pieces import uninterrupted
 from trainer.progress import ProgressBar
@@ -35,6 +35,7 @@ from trainer.train_state import Candidate, Progress, RunIdentity, load_state, sa
 from trainer.training_log import TrainingLog
 from vla_policy_node.checkpoint import Lineage, save_checkpoint
 from vla_policy_node.network.encoders import VisionFeatures
+from vla_policy_node.network.flow_head import Course
 from vla_policy_node.network.language import LanguageFeatures
 from vla_policy_node.network.vla import VLANetwork
 
@@ -241,10 +242,16 @@ class _Run:
         device = self.accelerator.device
         seen = self._seen(torch.from_numpy(batch.seen).to(device), generator)
         proprioception = torch.from_numpy(batch.proprioception).to(device)
-        with self.accelerator.autocast():
-            predicted = self.prepared(seen, proprioception, *self._features(batch))
+        language = self._features(batch)
+
+        def predict(course: Course | None) -> Tensor:
+            with self.accelerator.autocast():
+                predicted: Tensor = self.prepared(seen, proprioception, *language, course)
+            return predicted.float()
+
         target = self.network.normalize_actions(torch.from_numpy(batch.actions).to(device))
-        return masked_l1(predicted.float(), target, torch.from_numpy(batch.mask).to(device))
+        objective = OBJECTIVES[self.network.config.head]
+        return objective(predict, target, torch.from_numpy(batch.mask).to(device), generator)
 
     def _seen(self, seen: Tensor, generator: torch.Generator) -> Tensor | VisionFeatures:
         """What the network is given of a batch's `seen`: augmented images, or features as they are."""

@@ -27,7 +27,3 @@ def masked_mse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 def _masked_mean(error: Tensor, mask: Tensor) -> Tensor:
     weights = mask.to(error.dtype)
     return (error.mean(dim=-1) * weights).sum() / weights.sum().clamp(min=1)
-
-
-LOSSES = {"l1": masked_l1, "mse": masked_mse}
-"""The regression losses by the name that a configuration gives them."""

@@ -15,7 +15,7 @@ from vla_policy_node.spec import RobotSpec
 
 
 class NetworkPolicy:
-    """Runs a network on one observation at a time. Nothing in it is random."""
+    """Runs a network on one observation at a time. Of a flow head, the noise that it begins with is random."""
 
     def __init__(self, network: VLANetwork, checkpoint_digest: str = "", spec: RobotSpec | None = None) -> None:
         """
@@ -27,6 +27,7 @@ class NetworkPolicy:
         self.network = network.eval()
         self.spec = spec or network.spec
         self.checkpoint_digest = checkpoint_digest
+        self._random = torch.Generator()
 
     @staticmethod
     def load(
@@ -49,7 +50,8 @@ class NetworkPolicy:
         return NetworkPolicy(load_network(checkpoint, device, folders), checkpoint.digest, spec)
 
     def reset(self, seed: int) -> None:
-        """Nothing to do: there is no state and no chance in it."""
+        """Start a new episode; `seed` fixes all that is random in it."""
+        self._random.manual_seed(seed)
 
     def warm_up(self) -> None:
         """Run the network once on nothing: its first run allocates memory and takes many times as long as the next."""
@@ -59,7 +61,8 @@ class NetworkPolicy:
         proprioception = torch.zeros(1, len(self.spec.proprioception))
         features, mask = torch.zeros(1, 1, network.language.dimension), torch.ones(1, 1, dtype=torch.bool)
         with torch.inference_mode():
-            network(*(tensor.to(network.queries.device) for tensor in (images, proprioception, features, mask)))
+            inputs = [tensor.to(network.queries.device) for tensor in (images, proprioception, features, mask)]
+            network.actions(*inputs)
 
     def act(self, observation: Observation) -> ActionChunk:
         """The next H actions, in the spec's units, on its levels, not limited.
@@ -73,6 +76,7 @@ class NetworkPolicy:
             language = network.encode_instructions([observation.instruction])
             device = language.features.device
             proprioception = torch.from_numpy(np.asarray(observation.proprioception, np.float32)[None])
-            normalised = network(torch.from_numpy(images[None]).to(device), proprioception.to(device), *language)
+            seen = torch.from_numpy(images[None]).to(device)
+            normalised = network.actions(seen, proprioception.to(device), *language, self._random)
             actions: Float32Array = network.denormalize(normalised)[0].cpu().numpy()
         return ActionChunk(observation.stamp_ns, self.spec.on_levels(actions))

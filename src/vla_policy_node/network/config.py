@@ -10,7 +10,7 @@ from vla_policy_node.locations import find_preset, read_yaml
 
 VisionKind = Literal["convolution", "pretrained"]
 Pooling = Literal["mean", "tokens"]
-HeadKind = Literal["regression"]
+HeadKind = Literal["regression", "flow"]
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,14 @@ class NetworkConfig:
     """Sines and cosines that the network is given of each proprioception value, each of twice the frequency of the one
     before; see `with_octaves`."""
     head: HeadKind = "regression"
-    """Action head: `regression` gives the chunk itself, for an L1 loss."""
+    """Action head: `regression` gives the chunk itself, always the same one, for an L1 loss. `flow` comes to it from
+    noise, one way or another where demonstrations differ."""
+    flow_steps: int = 10
+    """Steps from noise to a chunk, of a `flow` head; 10 as pi0 (arXiv 2410.24164)."""
 
     def __post_init__(self) -> None:
         _choice("head", self.head, get_args(HeadKind))
-        for name in ("horizon", "d_model", "heads", "layers", "feedforward"):
+        for name in ("horizon", "d_model", "heads", "layers", "feedforward", "flow_steps"):
             _at_least(name, getattr(self, name), 1)
         _at_least("proprioception_octaves", self.proprioception_octaves, 0)
         if self.d_model % self.heads:

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-from torch import nn
-
+from vla_policy_node.network.flow_head import FlowHead
 from vla_policy_node.network.regression_head import RegressionHead
 
-HEADS: dict[str, Callable[[int, int], nn.Module]] = {"regression": RegressionHead}
-"""Makes the head that a configuration names, from the decoder's width and the number of action dimensions.
+Head = RegressionHead | FlowHead
 
-A head maps the decoder's features (B, H, D) to normalised actions (B, H, A)."""
+HEADS: dict[str, Callable[[int, int], Head]] = {"regression": RegressionHead, "flow": FlowHead}
+"""Makes the head that a configuration names, from the decoder's width and the number of action dimensions."""

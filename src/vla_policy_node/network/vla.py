@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from vla_policy_node.exceptions import NetworkError
 from vla_policy_node.network.config import NetworkConfig
 from vla_policy_node.network.decoder import Decoder
 from vla_policy_node.network.encoders import ConvolutionEncoder, PretrainedEncoder, VisionFeatures
+from vla_policy_node.network.flow_head import Course, FlowHead
 from vla_policy_node.network.heads import HEADS
 from vla_policy_node.network.images import to_network
 from vla_policy_node.network.language import LanguageEncoder, LanguageFeatures, masked_mean
@@ -18,6 +20,13 @@ from vla_policy_node.spec import RobotSpec
 
 CONDITION = 128
 """Width of the instruction's embedding that modulates the convolutional encoder."""
+
+
+class _Memory(NamedTuple):
+    tokens: Tensor
+    """Shape (B, N, D)."""
+    present: Tensor | None
+    """Shape (B, N), True where there is a token; None where all are."""
 
 
 class VLANetwork(nn.Module):
@@ -73,8 +82,15 @@ class VLANetwork(nn.Module):
         for name in ("proprioception_mean", "proprioception_std", "action_center", "action_scale"):
             self.register_buffer(name, torch.tensor(getattr(statistics, name)), persistent=False)
 
-    def forward(self, seen: Tensor | VisionFeatures, proprioception: Tensor, features: Tensor, mask: Tensor) -> Tensor:
-        """Normalised actions (B, H, A).
+    def forward(
+        self,
+        seen: Tensor | VisionFeatures,
+        proprioception: Tensor,
+        features: Tensor,
+        mask: Tensor,
+        course: Course | None = None,
+    ) -> Tensor:
+        """What the head gives: normalised actions (B, H, A), or, for a course (B * K), their velocities (B * K, H, A).
 
         Args:
             seen: what the cameras showed, in the spec's order: images, float32 (B, C, 3, height, width) in [-1, 1] or
@@ -83,7 +99,39 @@ class VLANetwork(nn.Module):
             proprioception: (B, P), in the spec's units.
             features: encoded instructions (B, L, D), see `encode_instructions`.
             mask: (B, L), True where there is a language token.
+            course: of a flow head alone: where the chunks are on their ways.
         """
+        return self._decode(self._memory(seen, proprioception, features, mask), course)
+
+    def actions(
+        self,
+        seen: Tensor | VisionFeatures,
+        proprioception: Tensor,
+        features: Tensor,
+        mask: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Normalised actions (B, H, A); arguments as for `forward`.
+
+        Args:
+            generator: on the CPU; what a flow head begins with is drawn from it.
+        """
+        memory = self._memory(seen, proprioception, features, mask)
+        if not isinstance(self.head, FlowHead):
+            return self._decode(memory)
+        steps, tokens = self.config.flow_steps, memory.tokens
+        # Drawn on the CPU, so that a seed gives the same chunk on every device.
+        chunk = torch.randn(len(tokens), len(self.queries), len(self.spec.action), generator=generator)
+        chunk = chunk.to(tokens.device)
+        for step in range(steps):  # Euler's method
+            time = torch.full((len(tokens),), step / steps, device=tokens.device)
+            chunk = chunk + self._decode(memory, Course(chunk, time)).float() / steps
+        return chunk
+
+    def _memory(
+        self, seen: Tensor | VisionFeatures, proprioception: Tensor, features: Tensor, mask: Tensor
+    ) -> "_Memory":
+        """What the decoder reads."""
         tokens = self._see(seen, self.condition(masked_mean(features, mask)))
         values = with_octaves(self._normalized_proprioception(proprioception), self.config.proprioception_octaves)
         posture = self.proprioception_token(values)[:, None]
@@ -93,9 +141,20 @@ class VLANetwork(nn.Module):
         if features.shape[1] > 1:
             always = mask.new_ones(len(tokens), 1 + tokens.shape[1])
             present = torch.cat([always, mask], 1)
-        queries = self.queries[None].expand(len(tokens), -1, -1)
-        actions: Tensor = self.head(self.decoder(queries, memory, present))
-        return actions
+        return _Memory(memory, present)
+
+    def _decode(self, memory: "_Memory", course: Course | None = None) -> Tensor:
+        """What the head makes of what the decoder reads; each observation is read for as many chunks as it has."""
+        tokens, present = memory
+        if isinstance(self.head, FlowHead):
+            if course is None:
+                raise NetworkError("a flow head needs a course; for actions call `actions`")
+            queries = self.head.queries(self.queries, course)
+            tokens = tokens.repeat_interleave(len(queries) // len(tokens), 0)
+            present = None if present is None else present.repeat_interleave(len(queries) // len(present), 0)
+        else:
+            queries = self.queries[None].expand(len(tokens), -1, -1)
+        return torch.as_tensor(self.head(self.decoder(queries, tokens, present)))
 
     def encode_instructions(self, texts: Sequence[str]) -> LanguageFeatures:
         """Features of B instructions, on the network's device. Raises: NetworkError: one of them is empty."""
