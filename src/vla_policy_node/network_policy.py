@@ -61,8 +61,8 @@ class NetworkPolicy:
         proprioception = torch.zeros(1, len(self.spec.proprioception))
         features, mask = torch.zeros(1, 1, network.language.dimension), torch.ones(1, 1, dtype=torch.bool)
         with torch.inference_mode():
-            inputs = [tensor.to(network.queries.device) for tensor in (images, proprioception, features, mask)]
-            network.actions(*inputs)
+            device = network.queries.device
+            network.actions(images.to(device), proprioception.to(device), features.to(device), mask.to(device))
 
     def act(self, observation: Observation) -> ActionChunk:
         """The next H actions, in the spec's units, on its levels, not limited.
