@@ -213,6 +213,16 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
     run_training(tmp_path, "run", small_training(save_every=3))
 
 
+def test_trainings_one_after_the_other_may_differ_in_precision(tmp_path: Path) -> None:
+    losses = {}
+    for name, precision in (("first", "bf16"), ("second", "no"), ("third", "bf16")):
+        result = run_training(tmp_path, name, small_training(2, mixed_precision=precision))
+        losses[name] = [line["loss"] for line in read_history(result.folder)]
+    assert losses["first"] == losses["third"]
+    assert losses["second"] != losses["first"]
+    assert losses["second"] == pytest.approx(losses["first"], rel=0.05)
+
+
 def test_accumulation_gives_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
     config = small_training(2, augmentation=PLAIN)
     sampler = make_sampler(write_bags(tmp_path / "bags"), tmp_path / "cache", config)

@@ -19,6 +19,9 @@ import yaml
 from trainer.exceptions import ConfigError
 from vla_policy_node.locations import read_yaml
 
+Precision = Literal["no", "bf16"]
+"""Of the numbers that are multiplied in training; `no`: float32."""
+
 T = TypeVar("T")
 
 
@@ -243,7 +246,7 @@ class TrainingConfig:
     """Threads of torch. 1 where other work keeps the cores busy: more are then several times slower."""
     device: Literal["auto", "cpu"] = "auto"
     """`auto`: what accelerate finds."""
-    mixed_precision: Literal["no", "bf16"] = "no"
+    mixed_precision: Precision = "no"
     """Arithmetic of the forward pass."""
     log_every: int = 20
     """Steps between two lines of the log."""

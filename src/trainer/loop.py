@@ -130,7 +130,11 @@ class _Run:
         self, network: VLANetwork, sampler: WindowSampler, config: TrainingConfig, folder: Path, lineage: Lineage
     ) -> None:
         torch.set_num_threads(config.threads)
-        self.accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision=config.mixed_precision)
+        # Without a precision: accelerate keeps one for the whole process, and the next training may have another.
+        self.accelerator = Accelerator(cpu=config.device == "cpu")
+        self.half = torch.autocast(
+            self.accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"
+        )
         self.config, self.sampler, self.folder, self.lineage = config, sampler, folder, lineage
         self.network = network.to(self.accelerator.device)
         self.optimizer = make_optimizer(self.network, config.optimizer)
@@ -245,7 +249,7 @@ class _Run:
         language = self._features(batch)
 
         def predict(course: Course | None) -> Tensor:
-            with self.accelerator.autocast():
+            with self.half:
                 predicted: Tensor = self.prepared(seen, proprioception, *language, course)
             return predicted.float()
 
