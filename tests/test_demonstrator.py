@@ -1,4 +1,4 @@
-"""Demonstrations in which a grasp misses: what is sent, what is learned, and that the task is solved all the same."""
+"""Demonstrations in which a grasp misses or the hand is pushed: what is sent and learned, and that it is solved."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ import pytest
 from rollout_manager.drivers import ExpertDriver
 from rollout_manager.envs.registry import make_env
 from rollout_manager.exceptions import SimulatorError
-from rollout_manager.experts.demonstrator import CLOSING, RETREAT, UNNOTICED, Demonstrator, Shown
+from rollout_manager.experts.demonstrator import CLOSING, PUSHED, RETREAT, UNNOTICED, Demonstrator, Shown
 from rollout_manager.experts.expert import ActionNoise, make_expert
 from rollout_manager.rollout import DecisionLog, new_header, run_episode
 from vla_policy_node.observation import Float32Array, Float64Array
@@ -39,8 +39,8 @@ class Grasping:
         return np.array([0, 0, 0.5, -1 if k > APPROACH + self.opens_at else 1], np.float32)
 
 
-def shown(expert: Grasping, slips: float, seed: int = 0, steps: int = 150) -> Sequence[Shown]:
-    demonstrator = Demonstrator(expert, SPEC, ActionNoise(SPEC, 0.0), slips)
+def shown(expert: Grasping, slips: float, seed: int = 0, steps: int = 150, pushes: float = 0.0) -> Sequence[Shown]:
+    demonstrator = Demonstrator(expert, SPEC, ActionNoise(SPEC, 0.0), slips, pushes)
     demonstrator.reset("push-v3", 7, seed)
     return [demonstrator.step(np.zeros(1)) for _ in range(steps)]
 
@@ -100,10 +100,41 @@ def test_noise_is_the_same_with_and_without_slips() -> None:
     np.testing.assert_array_equal(runs[0], runs[1])
 
 
-@pytest.mark.parametrize("slips", [-0.1, 1.1, float("nan")])
-def test_a_share_out_of_range_is_refused(slips: float) -> None:
+def test_a_push_goes_one_way_for_a_few_steps_and_is_no_lesson() -> None:
+    expert = Grasping()
+    steps = shown(expert, 0.0, seed=3, steps=400, pushes=0.05)
+    pushed = [i for i, step in enumerate(steps) if step.lesson is None]
+    # One push may follow upon another: they go different ways.
+    begins = [i for i in pushed if not np.array_equal(steps[i].action, steps[i - 1].action)]
+    assert len(begins) == pytest.approx(0.05 * (400 - len(pushed)), rel=0.5)
+    ways = []
+    for first in begins:
+        way = steps[first].action
+        length = next(k for k in range(1, 400) if not np.array_equal(steps[first + k].action, way))
+        assert PUSHED[0] <= length <= PUSHED[1]
+        assert all(steps[first + k].lesson is None for k in range(length))
+        # The gripper does what it did before, or what it does from now on.
+        assert way[3] in (steps[first - 1].action[3], steps[first + length].action[3])
+        ways.append(way[:3])
+    assert 0.3 < np.std(ways) < 0.7, "half of the range, clipped at all of it"
+    # The expert is asked once for each step that begins a push, and not again until the push is over.
+    assert expert.steps == 400 - len(pushed) + len(begins)
+
+
+def test_a_hand_that_stands_still_is_not_pushed() -> None:
+    class Waiting(Grasping):
+        def act(self, privileged_state: Float64Array) -> Float32Array:
+            return np.array([0, 0.01, 0, 1], np.float32)
+
+    assert all(step.lesson is not None for step in shown(Waiting(), 0.0, pushes=1.0))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_out_of_range_is_refused(share: float) -> None:
     with pytest.raises(SimulatorError, match=r"slips .* is not a share"):
-        Demonstrator(Grasping(), SPEC, ActionNoise(SPEC, 0.0), slips)
+        Demonstrator(Grasping(), SPEC, ActionNoise(SPEC, 0.0), share)
+    with pytest.raises(SimulatorError, match=r"pushes .* is not a share"):
+        Demonstrator(Grasping(), SPEC, ActionNoise(SPEC, 0.0), 0.0, share)
 
 
 def test_the_task_is_solved_after_a_miss_and_the_miss_is_not_proposed() -> None:

@@ -43,14 +43,16 @@ def in_process(driver: Driver, name: DriverName, folder: Path, limit: int, attem
         env.close()
 
 
-@pytest.mark.parametrize(("scale", "slips"), [(0.0, 0.0), (0.2, 1.0)])
-def test_the_expert_acts_alike(ros_domain: int, tmp_path: Path, scale: float, slips: float) -> None:
-    schedule = write_schedule(tmp_path / "s.yaml", "expert", [3], attempts=(scale,), noise_correlation=0.5, slips=slips)
+@pytest.mark.parametrize(("scale", "mishaps"), [(0.0, 0.0), (0.2, 1.0)])
+def test_the_expert_acts_alike(ros_domain: int, tmp_path: Path, scale: float, mishaps: float) -> None:
+    schedule = write_schedule(
+        tmp_path / "s.yaml", "expert", [3], attempts=(scale,), noise_correlation=0.5, slips=mishaps, pushes=mishaps / 20
+    )
     with make_graph(tmp_path, ros_domain, {"sim": {}, "expert": {}}) as graph:
         status, said = run_manager(graph, schedule=schedule, output=tmp_path / "live")
     assert status == 0, said
     noise = ActionNoise(METAWORLD, scale, 0.5)
-    driver = ExpertDriver(Demonstrator(make_expert("metaworld"), METAWORLD, noise, slips))
+    driver = ExpertDriver(Demonstrator(make_expert("metaworld"), METAWORLD, noise, mishaps, mishaps / 20))
     local = in_process(driver, "expert", tmp_path / "local", 200, 0, scale)
     [row] = read_results(tmp_path / "live" / "results.csv")
     assert (row.steps, row.ending) == (local.outcome.steps, local.outcome.ending)

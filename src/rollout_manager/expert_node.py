@@ -41,6 +41,7 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
     "exploration": (0.0, "noise on what is sent, as a share of half the action range; what is proposed stays clean"),
     "noise_correlation": (0.0, "correlation of the noise from one step to the next, in [0, 1)"),
     "slips": (0.0, "share of the episodes in which a grasp is made to miss, so that the way back is shown"),
+    "pushes": (0.0, "chance at each step that the hand is pushed aside, so that the way back is shown"),
     "start_stamp_ns": (0, "states stamped earlier belong to an earlier episode and are passed over"),
 }
 
@@ -99,7 +100,7 @@ class ExpertNode:
             noise = expert_noise(
                 self._get("environment"), self._spec, self._get("exploration"), self._get("noise_correlation")
             )
-            self._demonstrator = Demonstrator(self._expert, self._spec, noise, self._get("slips"))
+            self._demonstrator = Demonstrator(self._expert, self._spec, noise, self._get("slips"), self._get("pushes"))
             self._demonstrator.reset(self._get("task"), self._get("seed"), self._get("episode_seed"))
         except RolloutError as error:
             response.success, response.message = False, str(error)

@@ -150,6 +150,7 @@ class Link:
             changes |= {"task": attempt.task, "seed": attempt.seed}
             changes["noise_correlation"] = self._schedule.noise_correlation
             changes["slips"] = self._schedule.slips
+            changes["pushes"] = self._schedule.pushes
         else:
             changes["execute_every"] = attempt.execute_every
             if self._schedule.checkpoint != self._checkpoint:

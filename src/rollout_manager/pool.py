@@ -47,6 +47,8 @@ class EpisodeRequest:
     """From step to step, of the noise on the expert's actions; in [0, 1)."""
     slips: float = 0.0
     """Share of an expert's episodes in which a grasp is made to miss, in [0, 1]."""
+    pushes: float = 0.0
+    """Chance at each of an expert's steps that its hand is pushed aside, in [0, 1]."""
     time_limit: int | None = None
     """Steps; None for the task's own."""
     bag_root: str | None = None

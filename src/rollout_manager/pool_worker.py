@@ -138,7 +138,9 @@ class Worker:
             return NoDriver(safety), ""
         if request.driver == "expert":
             noise = expert_noise(request.environment, env.spec, request.exploration, request.noise_correlation)
-            demonstrator = Demonstrator(self._expert(request.environment), env.spec, noise, request.slips)
+            demonstrator = Demonstrator(
+                self._expert(request.environment), env.spec, noise, request.slips, request.pushes
+            )
             return ExpertDriver(demonstrator), ""
         from vla_policy_node.exploration import exploring
 

@@ -72,6 +72,8 @@ class Schedule:
     """Of an expert's noise, from one step to the next, in [0, 1)."""
     slips: float = 0.0
     """Share of an expert's episodes in which a grasp is made to miss, in [0, 1]."""
+    pushes: float = 0.0
+    """Chance at each of an expert's steps that its hand is pushed aside, in [0, 1]."""
 
     def __post_init__(self) -> None:
         if self.driver not in get_args(ScheduleDriver):
@@ -82,8 +84,9 @@ class Schedule:
             raise ScheduleError(f"schedule: execute_every {list(self.execute_every)} must be numbers of 0 or more")
         if not 0 <= self.noise_correlation < 1:
             raise ScheduleError(f"schedule: noise_correlation {self.noise_correlation} is not in [0, 1)")
-        if not 0 <= self.slips <= 1:
-            raise ScheduleError(f"schedule: slips {self.slips} is not a share in [0, 1]")
+        for name, share in (("slips", self.slips), ("pushes", self.pushes)):
+            if not 0 <= share <= 1:
+                raise ScheduleError(f"schedule: {name} {share} is not a share in [0, 1]")
         states = [(e.task, e.seed) for e in self.entries]
         if repeated := sorted({f"{task} seed {seed}" for task, seed in states if states.count((task, seed)) > 1}):
             raise ScheduleError(f"schedule: listed twice: {', '.join(repeated)}")

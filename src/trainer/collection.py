@@ -32,6 +32,8 @@ class CollectionPlan:
     """Of an expert's noise, from one step to the next, in [0, 1)."""
     slips: float = 0.0
     """Share of an expert's episodes in which a grasp is made to miss, in [0, 1]."""
+    pushes: float = 0.0
+    """Chance at each of an expert's steps that its hand is pushed aside, in [0, 1]."""
     states_of: Mapping[str, int] = field(default_factory=dict)
     """How many of the seeds, from the first on, a task tries; all of them where it is not named."""
     first_attempt: int = 0

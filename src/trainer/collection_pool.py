@@ -53,6 +53,7 @@ class PoolCollector:
             checkpoint=str(plan.checkpoint) if plan.checkpoint else None,
             noise_correlation=plan.noise_correlation,
             slips=plan.slips,
+            pushes=plan.pushes,
             exploration=plan.attempts[number],
             time_limit=plan.time_limit or None,
             bag_root=str(plan.bags),

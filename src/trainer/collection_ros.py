@@ -109,6 +109,7 @@ class RosCollector:
             execute_every=plan.execute_every,
             noise_correlation=plan.noise_correlation,
             slips=plan.slips,
+            pushes=plan.pushes,
         )
         path = self.logs / f"graph_{graph}" / "schedule.yaml"
         save_schedule(path, schedule)

@@ -29,6 +29,9 @@ class DemonstrationConfig:
     slips: float = 0.0
     """Share of the demonstrations in which a grasp is made to miss: without one, none shows what to do then. The miss
     itself is not learned."""
+    pushes: float = 0.0
+    """Chance at each step that the hand is pushed aside, which is not learned: without pushes a policy that arrives
+    beside a thing does not know how to get to it."""
 
     def __post_init__(self) -> None:
         require(self.per_task >= 1, f"demonstrations: per_task {self.per_task} is not at least 1")
@@ -36,6 +39,7 @@ class DemonstrationConfig:
         correlation = self.noise_correlation
         require(0 <= correlation < 1, f"demonstrations: noise_correlation {correlation} is not in [0, 1)")
         require(0 <= self.slips <= 1, f"demonstrations: slips {self.slips} is not a share in [0, 1]")
+        require(0 <= self.pushes <= 1, f"demonstrations: pushes {self.pushes} is not a chance in [0, 1]")
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,7 @@ class RunStages:
             attempts=(self.config.demonstrations.noise,),
             noise_correlation=self.config.demonstrations.noise_correlation,
             slips=self.config.demonstrations.slips,
+            pushes=self.config.demonstrations.pushes,
             time_limit=self.config.time_limit,
         )
         self.collector.collect(plan)

@@ -1,4 +1,4 @@
-"""An expert that shows how to come back: from noise, and from grasps that missed."""
+"""An expert that shows how to come back: from noise, from pushes, and from grasps that missed."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -23,6 +23,13 @@ CHANGE = 0.25
 """Share of its range by which a gripper's target changes when it closes or opens."""
 
 
+PUSH, PUSHED = 0.5, (4, 8)
+"""Standard deviation of a push, as a share of `RobotSpec.noise_range`, and the steps that it takes. A hand of LIBERO
+goes some 2 cm aside and turns by 0.1 rad: as far as a policy is off that misses."""
+MOVES = 0.01
+"""A hand that moves by less than this share of its range is closing or opening; it is left in peace."""
+
+
 @dataclass(frozen=True)
 class Shown:
     """One step of a demonstration."""
@@ -34,7 +41,11 @@ class Shown:
 
 
 class Demonstrator:
-    """Sends the expert's action with noise, and now and then has a grasp miss.
+    """Sends the expert's action with noise, now and then pushes the hand aside, and has a grasp miss.
+
+    Noise fades where the expert is slow, since grasping wants millimetres. There, a policy that arrives a centimetre
+    beside the thing has never seen anything like it, stays where it is, or grasps air. So the hand is pushed aside for
+    a few steps, from which nothing is learned; how the expert comes back is.
 
     A demonstration that never fails does not show the way back, and a policy that learned from such carries on with an
     empty hand. So, in a share of the episodes, when the hand begins to close it is led back the way it came, closes on
@@ -42,15 +53,23 @@ class Demonstrator:
     from where it finds itself, and what it does is learned.
     """
 
-    def __init__(self, expert: Expert, spec: RobotSpec, noise: ActionNoise, slips: float = 0.0) -> None:
-        """Args: slips: share of the episodes with a missed grasp, in [0, 1]; tasks without a grasp have none.
+    def __init__(
+        self, expert: Expert, spec: RobotSpec, noise: ActionNoise, slips: float = 0.0, pushes: float = 0.0
+    ) -> None:
+        """
+        Args:
+            slips: share of the episodes with a missed grasp, in [0, 1]; tasks without a grasp have none.
+            pushes: chance at each step that a push begins, in [0, 1].
 
         Raises:
-            SimulatorError: the share is out of range.
+            SimulatorError: one of them is out of range.
         """
-        if not 0 <= slips <= 1:
-            raise SimulatorError(f"demonstrations: slips {slips} is not a share in [0, 1]")
-        self._expert, self._noise, self._slips = expert, noise, slips
+        for name, share in (("slips", slips), ("pushes", pushes)):
+            if not 0 <= share <= 1:
+                raise SimulatorError(f"demonstrations: {name} {share} is not a share in [0, 1]")
+        self._expert, self._noise, self._slips, self._pushes = expert, noise, slips, pushes
+        self._push_range = PUSH * spec.noise_range
+        self._low, self._high = spec.action_low, spec.action_high
         self._target = np.array([d.hold == "last" for d in spec.action])
         self._change = CHANGE * (spec.action_high - spec.action_low)
         self._sent: deque[Float32Array] = deque(maxlen=RETREAT[1])
@@ -70,8 +89,9 @@ class Demonstrator:
         self._expert.reset(task, seed)
         self._noise.reset(noise_seed)
         self._sent.clear()
-        # A stream of its own: with or without slips the noise of a seed is the same.
+        # Streams of their own: the noise of a seed is the same with slips and pushes or without.
         self._random = np.random.default_rng([noise_seed, 1])
+        self._push_random = np.random.default_rng([noise_seed, 2])
         self._steps = self._episode(task, seed)
 
     def step(self, privileged_state: Float64Array) -> Shown:
@@ -91,8 +111,19 @@ class Demonstrator:
                 slips = False
                 yield from self._slip(open_hand, clean)
                 self._expert.reset(task, seed)
+            elif self._moves(clean) and self._push_random.random() < self._pushes:
+                yield from self._push(clean)
             else:
                 yield Shown(self._noise.apply(clean), clean)
+
+    def _moves(self, clean: Float32Array) -> bool:
+        return bool(np.any((np.abs(clean) > MOVES * (self._high - self._low)) & ~self._target))
+
+    def _push(self, clean: Float32Array) -> Iterator[Shown]:
+        aside = self._push_range * self._push_random.standard_normal(len(clean))
+        sent = np.clip(np.where(self._target, clean, aside), self._low, self._high).astype(np.float32)
+        for _ in range(self._push_random.integers(*PUSHED, endpoint=True)):
+            yield Shown(sent, None)
 
     def _slip(self, open_hand: Float32Array, closing: Float32Array) -> Iterator[Shown]:
         for sent in list(reversed(self._sent))[: self._random.integers(*RETREAT, endpoint=True)]:

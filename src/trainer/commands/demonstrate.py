@@ -30,6 +30,9 @@ class DemonstrateCommand(Place):
     slips: float = 0.0
     """Share of the episodes in which a grasp is made to miss, so that the way back is shown; the miss itself is not
     learned."""
+    pushes: float = 0.0
+    """Chance at each step that the hand is pushed aside, so that the way back is shown; the push itself is not
+    learned."""
     time_limit: int = 0
     """Steps after which a try is given up; 0: the environment's own limit."""
     via: Literal["ros", "pool"] = "pool"
@@ -54,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         attempts=(options.noise,),
         noise_correlation=options.noise_correlation,
         slips=options.slips,
+        pushes=options.pushes,
         time_limit=options.time_limit,
     )
     return run_plan(plan, options, options.via, options.workers)
