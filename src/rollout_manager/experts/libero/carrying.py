@@ -18,8 +18,9 @@ from vla_policy_node.observation import Float64Array
 NEAR, ABOVE_GROUND = 0.13, 0.004
 """What is further from a thing is not in the way of the fingers, nor is what it stands on, in m."""
 MOST_POINTS, MOST_AROUND = 1200, 600
-YAW_COST, TILT_COST = 0.12, 0.5
-"""For a quarter turn; for a hand that lies level."""
+YAW_COST, TILT_COST = 0.5, 0.5
+"""For a quarter turn; for a hand that lies level. So much, that things of one shape are taken the same way wherever
+they stand: a policy cannot learn a choice whose reason it does not see."""
 PREGRASP = (0.03, 0.08)
 GRASPS_LOOKED_AT, GRASPS_TRIED = 80, 8
 """Of each way the hand may lean: how many are looked at, and of how many that go it is seen where they lead."""

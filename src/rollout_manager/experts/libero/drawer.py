@@ -67,8 +67,9 @@ def _take_handle(world: World, imagination: Imagination, hand: Frame) -> Motion[
     """Close around a handle; half open before, for the cabinet's front is near."""
     pointing = hand.rotation[:, 2]
     yield from travel(world, imagination, hand.shifted(-APPROACH * pointing), OPEN)
+    # It begins to close only where it stands as it should, so that one who looks on can see when.
+    yield from go(world, hand.shifted(-APPROACH * pointing), OPEN, Way(within=0.008, steps=30))
     yield from hold(CLOSE, HALF_OPEN_STEPS)
-    yield from go(world, hand.shifted(-APPROACH * pointing), KEEP, Way(within=0.008, steps=30))
     yield from go(world, hand.shifted(0.008 * pointing), KEEP, EXACT)
     yield from hold(CLOSE, GRIPPER_STEPS)
 
