@@ -119,6 +119,12 @@ def test_a_plan_may_give_tasks_different_numbers_of_states() -> None:
     assert plan.states == [("a", 5), ("a", 6), ("a", 7), ("b", 5)]
 
 
+def test_of_each_chunk_at_least_one_action_is_carried_out() -> None:
+    assert CollectionConfig(execute_every=(8, 12)).execute_every == (8, 12)
+    with pytest.raises(ConfigError, match=r"execute_every \[8, 0\]"):
+        CollectionConfig(execute_every=(8, 0))
+
+
 @pytest.mark.parametrize("attempts", [(), (-0.1,), (0.0, 3.0), (float("nan"),)])
 def test_attempts_need_scales_in_range(attempts: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="attempts"):
