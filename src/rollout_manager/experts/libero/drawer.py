@@ -24,6 +24,10 @@ PUSH_ASIDE, EDGE = (0.0, 0.03, -0.03, 0.06, -0.06, 0.09, -0.09), 0.015
 """Where a drawer is pushed beside its handle's middle, and how far from its front's edges at least, in m."""
 BEFORE_FRONT = 0.03
 """Where the hand stops that begins to push, in m."""
+OPEN_FINGER = 0.04
+WIDE = (OPEN_FINGER, 0.02)
+"""How wide each finger is open where the hand takes a handle, in m: the first that goes. Half open is harder to learn:
+for a few steps the hand closes, and then no more."""
 HALF_OPEN_STEPS = 4
 PULL_STEPS, PUSH_STEPS = 60, 80
 LEAD = 0.03
@@ -37,10 +41,11 @@ def pull_drawer(world: World, imagination: Imagination, goal: Goal, joint: Joint
     """
     outward = -joint.axis
     handle, extent = handle_of(world.cloud(world.geoms(joint.body)), outward)
-    hand = first_clear(imagination, world, handle, outward, PULL_TILTS, upright=True, opening=0.02)
+    ways = ((first_clear(imagination, world, handle, outward, PULL_TILTS, True, wide), wide) for wide in WIDE)
+    hand, wide = next(((way, wide) for way, wide in ways if way is not None), (None, 0.0))
+    press = 0.0
     if hand is not None:
-        yield from _take_handle(world, imagination, hand)
-        press = 0.0
+        yield from _take_handle(world, imagination, hand, wide < OPEN_FINGER)
     else:
         above = handle + (extent[2] / 2 + OVER_HANDLE) * UP
         hand = first_clear(imagination, world, above, outward, DRAG_TILTS, upright=False, opening=0.0)
@@ -63,14 +68,15 @@ def pull_drawer(world: World, imagination: Imagination, goal: Goal, joint: Joint
     yield from go(world, raised(world.hand, 0.1), OPEN, Way(within=0.03, steps=40))
 
 
-def _take_handle(world: World, imagination: Imagination, hand: Frame) -> Motion[None]:
-    """Close around a handle; half open before, for the cabinet's front is near."""
+def _take_handle(world: World, imagination: Imagination, hand: Frame, half_open: bool) -> Motion[None]:
+    """Close around a handle; half open before, where the cabinet's front is near."""
     pointing = hand.rotation[:, 2]
     yield from travel(world, imagination, hand.shifted(-APPROACH * pointing), OPEN)
     # It begins to close only where it stands as it should, so that one who looks on can see when.
     yield from go(world, hand.shifted(-APPROACH * pointing), OPEN, Way(within=0.008, steps=30))
-    yield from hold(CLOSE, HALF_OPEN_STEPS)
-    yield from go(world, hand.shifted(0.008 * pointing), KEEP, EXACT)
+    if half_open:
+        yield from hold(CLOSE, HALF_OPEN_STEPS)
+    yield from go(world, hand.shifted(0.008 * pointing), KEEP if half_open else OPEN, EXACT)
     yield from hold(CLOSE, GRIPPER_STEPS)
 
 
