@@ -11,7 +11,6 @@ of normalised actions.
 Run: `python benchmarks/bench_features.py [steps] [result.json]`.
 """
 
-import json
 import os
 import sys
 import tempfile
@@ -26,7 +25,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from benchmarks.bench_dataset import CHUNK, SPEC, write_bag  # noqa: E402
+from benchmarks.bench_dataset import CHUNK, SPEC, write_bag, write_result  # noqa: E402
 
 from trainer.config import AugmentationConfig, TrainingConfig  # noqa: E402
 from trainer.dataset import Batch, WindowDataset, load_episodes  # noqa: E402
@@ -144,11 +143,7 @@ def main() -> int:
     print(f"CLIP ViT-B/32 at random, 2 cameras, batch {BATCH}, {steps} steps, one thread")
     for name, value in result.items():
         print(f"{name:<32}{value:>14,.6g}")
-    content = json.dumps({**result, "steps": steps, "batch": BATCH})
-    if len(sys.argv) > 2:
-        Path(sys.argv[2]).write_text(content + "\n")
-    else:
-        print(content)
+    write_result({**result, "steps": steps, "batch": BATCH})
     return 0
 
 

@@ -8,7 +8,6 @@ interval that holds half of the steps.
 Run: `python benchmarks/bench_training.py [steps] [result.json]`.
 """
 
-import json
 import sys
 import tempfile
 from itertools import product
@@ -19,7 +18,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from benchmarks.bench_dataset import SPEC, write_bag  # noqa: E402
+from benchmarks.bench_dataset import SPEC, write_bag, write_result  # noqa: E402
 from benchmarks.bench_features import TimedSampler  # noqa: E402
 
 from trainer.config import AugmentationConfig, Precision, TrainingConfig  # noqa: E402
@@ -79,11 +78,7 @@ def main() -> int:
                 for kind, (low, middle, high) in times.items()
             )
             print(f"{preset:<18}{'f32' if precision == 'no' else precision:<6}{'   '.join(shown)}", flush=True)
-    content = json.dumps({"steps": steps, "batch": BATCH, "seconds": result})
-    if len(sys.argv) > 2:
-        Path(sys.argv[2]).write_text(content + "\n")
-    else:
-        print(content)
+    write_result({"steps": steps, "batch": BATCH, "seconds": result})
     return 0
 
 

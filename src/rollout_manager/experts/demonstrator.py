@@ -21,11 +21,9 @@ the thing an expert that begins anew first rises, where every other demonstratio
 both does neither."""
 CHANGE = 0.25
 """Share of its range by which a gripper's target changes when it closes or opens."""
-
-
 PUSH, PUSHED = 0.5, (4, 8)
 """Standard deviation of a push, as a share of `RobotSpec.noise_range`, and the steps that it takes. A hand of LIBERO
-goes some 2 cm aside and turns by 0.1 rad: as far as a policy is off that misses."""
+goes some 2 cm aside and turns by 0.05 rad: as far as a policy is off that misses."""
 MOVES = 0.01
 """A hand that moves by less than this share of its range is closing or opening; it is left in peace."""
 
