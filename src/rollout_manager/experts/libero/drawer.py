@@ -5,6 +5,7 @@ import numpy as np
 from rollout_manager.experts.libero.carrying import ImpossibleError
 from rollout_manager.experts.libero.frames import UP, Frame
 from rollout_manager.experts.libero.handles import APPROACH, first_clear, handle_of
+from rollout_manager.experts.libero.imagination import OPEN as OPEN_FINGER
 from rollout_manager.experts.libero.imagination import Imagination
 from rollout_manager.experts.libero.motion import CLOSE, EXACT, GRIPPER_STEPS, KEEP, OPEN, Motion, Way, go, hold
 from rollout_manager.experts.libero.pick_place import travel
@@ -24,7 +25,6 @@ PUSH_ASIDE, EDGE = (0.0, 0.03, -0.03, 0.06, -0.06, 0.09, -0.09), 0.015
 """Where a drawer is pushed beside its handle's middle, and how far from its front's edges at least, in m."""
 BEFORE_FRONT = 0.03
 """Where the hand stops that begins to push, in m."""
-OPEN_FINGER = 0.04
 WIDE = (OPEN_FINGER, 0.02)
 """How wide each finger is open where the hand takes a handle, in m: the first that goes. Half open is harder to learn:
 for a few steps the hand closes, and then no more."""
