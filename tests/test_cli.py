@@ -210,6 +210,18 @@ def test_a_reader_that_has_enough_is_no_error(bags: Path) -> None:
             ["rollout", "--checkpoint", "none", "--tasks", "reach-v3", "--output", "x"],
             "checkpoint 'none' does not exist",
         ),
+        (
+            ["demonstrate", "--tasks", "reach-v3", "--output", "x", "--takeover-from", "none"],
+            "checkpoint 'none' does not exist",
+        ),
+        (
+            ["demonstrate", "--output", "x", "--takeover-from", "none", "--takeover-steps", "9", "3"],
+            "takeover-steps 9 3: the fewest and the most",
+        ),
+        (
+            ["demonstrate", "--output", "x", "--takeover-from", "none", "--via", "ros"],
+            "in process only; use --via pool",
+        ),
         (["evaluate", "--tasks", "reach-v3"], "give --checkpoint FOLDER, or --driver expert"),
         (
             ["evaluate", "--tasks", "reach-v3", "--driver", "none", "--robot", "r2d2"],

@@ -22,7 +22,9 @@ from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import ActionNoise, make_expert
 from rollout_manager.labels import current, read_labels
 from rollout_manager.pool import EpisodeRequest, WorkerPool, run_pool
-from rollout_manager.rollout import DecisionLog, new_header, run_episode
+from rollout_manager.rollout import START_NS, DecisionLog, new_header, run_episode
+from trainer.dataset import load_episode
+from trainer.episode_cache import EpisodeCache
 from vla_policy_node.checkpoint import Lineage, save_checkpoint
 from vla_policy_node.chunking import make_executor
 from vla_policy_node.commands import action_from_message
@@ -42,6 +44,12 @@ SOURCE = str(Path(__file__).resolve().parents[1] / "src")
 
 def expert(task: str, seed: int = 0, **options: object) -> EpisodeRequest:
     return EpisodeRequest("metaworld", task, seed, driver="expert", **options)  # type: ignore[arg-type]
+
+
+def save_untrained(checkpoint: Path) -> str:
+    """A policy that knows nothing; gives its digest."""
+    statistics = Statistics((0.0, 0.6, 0.2, 0.5), (0.1, 0.1, 0.1, 0.3), (0.0,) * 4, (1.0,) * 4)
+    return save_checkpoint(checkpoint, VLANetwork(NetworkConfig(), SPEC, statistics), Lineage())
 
 
 def endless(bags: Path, seed: int = 0) -> EpisodeRequest:
@@ -159,8 +167,7 @@ def test_bags_of_all_and_of_successes_only_are_the_same(pool: WorkerPool, tmp_pa
 @pytest.mark.parametrize("exploration", [0.0, 0.3])
 def test_a_policy_acts_in_the_pool_as_in_process(pool: WorkerPool, tmp_path: Path, exploration: float) -> None:
     checkpoint = tmp_path / "checkpoint"
-    statistics = Statistics((0.0, 0.6, 0.2, 0.5), (0.1, 0.1, 0.1, 0.3), (0.0,) * 4, (1.0,) * 4)
-    digest = save_checkpoint(checkpoint, VLANetwork(NetworkConfig(), SPEC, statistics), Lineage())
+    digest = save_untrained(checkpoint)
     requests = [
         EpisodeRequest(
             "metaworld",
@@ -186,6 +193,31 @@ def test_a_policy_acts_in_the_pool_as_in_process(pool: WorkerPool, tmp_path: Pat
         recorded = recorded_actions(tmp_path / "bags" / result.header.episode_id)
         assert np.array_equal(recorded, np.array([d.action for d in log.decisions]))
     env.close()
+
+
+def test_an_expert_takes_over_from_where_a_policy_got_to(pool: WorkerPool, tmp_path: Path) -> None:
+    checkpoint, bags = tmp_path / "checkpoint", tmp_path / "bags"
+    digest = save_untrained(checkpoint)
+    options = {"checkpoint": str(checkpoint), "bag_root": str(bags), "record": "all"}
+    requests = [expert("reach-v3", seed, takeover=(10, 30), **options) for seed in range(3)]
+    begun = []
+    for result in pool.run(requests):
+        header = result.header
+        assert (header.driver, header.label_source, header.checkpoint_digest) == ("expert", "proposed", digest)
+        assert result.outcome.success, result.outcome
+        episode = load_episode(bags / header.episode_id, SPEC, (84, 84), EpisodeCache(tmp_path / "cache"))
+        first = result.outcome.steps - len(episode)
+        assert episode.stamps[0] == START_NS + first * SPEC.period_ns, "all that is learned comes after the takeover"
+        sent = recorded_actions(bags / header.episode_id)
+        env, log = MetaWorldEnv(), DecisionLog()
+        policy = NetworkPolicy.load(checkpoint, SPEC)
+        driver = PolicyDriver(policy, make_executor("replan", SPEC.period_ns, 8), SafetyFilter(SPEC))
+        run_episode(env, driver, header, first, [log])
+        env.close()
+        np.testing.assert_array_equal(sent[:first], [d.action for d in log.decisions])
+        begun.append(first)
+    assert all(10 <= first <= 30 for first in begun)
+    assert len(set(begun)) > 1
 
 
 def test_a_bag_that_is_there_is_not_overwritten(pool: WorkerPool, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What decides in an episode in process: a policy, a scripted expert, or nothing."""
 
+import numpy as np
+
 from rollout_manager.episode import EpisodeHeader
 from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.rollout import Decision, Tick, driver_seed
@@ -43,6 +45,33 @@ class ExpertDriver:
         shown = self._demonstrator.step(tick.privileged_state())
         chunk = None if shown.lesson is None else ActionChunk(tick.stamp_ns, shown.lesson[None])
         return Decision(shown.action, chunk, self._demonstrator.trouble)
+
+
+class TakeoverDriver:
+    """A policy drives for some steps, then a demonstrator goes on from where it has got to.
+
+    So the expert's answers are learned in states that the policy comes to by itself, and no demonstration shows: the
+    idea of DAgger (Ross et al., 2011). As in HG-DAgger (Kelly et al., 2019) the expert drives from then on, here from
+    a step that is drawn. Of what the policy does nothing is learned.
+    """
+
+    def __init__(self, policy: PolicyDriver, expert: ExpertDriver, steps: tuple[int, int]) -> None:
+        """Args: steps: fewest and most that the policy drives; each number between is as likely."""
+        self._policy, self._expert, self._steps = policy, expert, steps
+
+    def reset(self, header: EpisodeHeader) -> None:
+        """Raises: SimulatorError: the expert has no script for the task."""
+        self._policy.reset(header)
+        self._expert.reset(header)
+        # A stream of its own: slips and pushes are the same with a policy before them or without.
+        random = np.random.default_rng([driver_seed(header.seed, header.attempt), 3])
+        self._left = int(random.integers(*self._steps, endpoint=True))
+
+    def step(self, tick: Tick) -> Decision:
+        if self._left == 0:
+            return self._expert.step(tick)
+        self._left -= 1
+        return Decision(self._policy.step(tick).action)
 
 
 class NoDriver:

@@ -40,7 +40,7 @@ class EpisodeRequest:
     attempt: int = 0
     driver: Driver = "policy"
     checkpoint: str | None = None
-    """Folder of the checkpoint that drives (driver `policy`)."""
+    """Folder of the checkpoint that drives (driver `policy`), or that an expert takes over from."""
     exploration: float = 0.0
     """Noise as a share of half the action range: of the policy's exploration, or on the expert's actions."""
     noise_correlation: float = 0.0
@@ -49,6 +49,8 @@ class EpisodeRequest:
     """Share of an expert's episodes in which a grasp is made to miss, in [0, 1]."""
     pushes: float = 0.0
     """Chance at each of an expert's steps that its hand is pushed aside, in [0, 1]."""
+    takeover: tuple[int, int] = (0, 0)
+    """Fewest and most steps that `checkpoint` drives before an expert takes over; no more than 0: none."""
     time_limit: int | None = None
     """Steps; None for the task's own."""
     bag_root: str | None = None

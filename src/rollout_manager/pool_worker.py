@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from rollout_manager.drivers import ExpertDriver, NoDriver, PolicyDriver
+from rollout_manager.drivers import ExpertDriver, NoDriver, PolicyDriver, TakeoverDriver
 from rollout_manager.env import Env
 from rollout_manager.envs.registry import make_env
 from rollout_manager.episode import EpisodeHeader
@@ -133,20 +133,25 @@ class Worker:
 
     def _driver(self, request: EpisodeRequest, env: Env) -> tuple[Driver, str]:
         """The driver, and the digest of its checkpoint."""
-        safety = SafetyFilter(env.spec)
         if request.driver == "none":
-            return NoDriver(safety), ""
-        if request.driver == "expert":
-            noise = expert_noise(request.environment, env.spec, request.exploration, request.noise_correlation)
-            demonstrator = Demonstrator(
-                self._expert(request.environment), env.spec, noise, request.slips, request.pushes
-            )
-            return ExpertDriver(demonstrator), ""
+            return NoDriver(SafetyFilter(env.spec)), ""
+        if request.driver == "policy":
+            return self._policy_driver(request, env, request.exploration)
+        noise = expert_noise(request.environment, env.spec, request.exploration, request.noise_correlation)
+        expert = ExpertDriver(
+            Demonstrator(self._expert(request.environment), env.spec, noise, request.slips, request.pushes)
+        )
+        if request.checkpoint is None:
+            return expert, ""
+        policy, digest = self._policy_driver(request, env, exploration=0.0)
+        return TakeoverDriver(policy, expert, request.takeover), digest
+
+    def _policy_driver(self, request: EpisodeRequest, env: Env, exploration: float) -> tuple[PolicyDriver, str]:
         from vla_policy_node.exploration import exploring
 
         policy = self._load(request, env)
         executor = make_executor(request.execute, env.spec.period_ns, request.execute_every)
-        return PolicyDriver(exploring(policy, request.exploration), executor, safety), policy.checkpoint_digest
+        return PolicyDriver(exploring(policy, exploration), executor, SafetyFilter(env.spec)), policy.checkpoint_digest
 
     def _expert(self, environment: str) -> Expert:
         if environment not in self._experts:

@@ -24,7 +24,7 @@ class CollectionPlan:
     bags: Path
     results: Path
     checkpoint: Path | None = None
-    """What drives, where a policy does."""
+    """What drives, where a policy does; for an expert, what it takes over from."""
     attempts: tuple[float, ...] = (0.0,)
     """Exploration of each try of an initial state; the next is made only where the one before failed. For an
     expert: the noise in what it sends."""
@@ -34,6 +34,8 @@ class CollectionPlan:
     """Share of an expert's episodes in which a grasp is made to miss, in [0, 1]."""
     pushes: float = 0.0
     """Chance at each of an expert's steps that its hand is pushed aside, in [0, 1]."""
+    takeover: tuple[int, int] = (0, 0)
+    """Fewest and most steps that `checkpoint` drives before an expert takes over. In a pool only."""
     states_of: Mapping[str, int] = field(default_factory=dict)
     """How many of the seeds, from the first on, a task tries; all of them where it is not named."""
     first_attempt: int = 0

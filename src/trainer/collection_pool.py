@@ -54,6 +54,7 @@ class PoolCollector:
             noise_correlation=plan.noise_correlation,
             slips=plan.slips,
             pushes=plan.pushes,
+            takeover=plan.takeover,
             exploration=plan.attempts[number],
             time_limit=plan.time_limit or None,
             bag_root=str(plan.bags),

@@ -10,6 +10,7 @@ import tyro
 from trainer.commands.arguments import parse
 from trainer.commands.place import Place
 from trainer.commands.tries import run_plan
+from trainer.config import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,10 @@ class DemonstrateCommand(Place):
     pushes: float = 0.0
     """Chance at each step that the hand is pushed aside, so that the way back is shown; the push itself is not
     learned."""
+    takeover_from: Path | None = None
+    """Folder of a checkpoint that drives first. The expert goes on from where it has got to; only that is learned."""
+    takeover_steps: tuple[int, int] = (20, 100)
+    """Fewest and most steps that the checkpoint drives."""
     time_limit: int = 0
     """Steps after which a try is given up; 0: the environment's own limit."""
     via: Literal["ros", "pool"] = "pool"
@@ -47,6 +52,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from trainer.collection import CollectionPlan
 
+    _check_takeover(options)
     plan = CollectionPlan(
         name="demonstrations",
         driver="expert",
@@ -58,6 +64,22 @@ def main(arguments: Sequence[str]) -> int:
         noise_correlation=options.noise_correlation,
         slips=options.slips,
         pushes=options.pushes,
+        checkpoint=options.takeover_from,
+        takeover=options.takeover_steps,
         time_limit=options.time_limit,
     )
     return run_plan(plan, options, options.via, options.workers)
+
+
+def _check_takeover(options: DemonstrateCommand) -> None:
+    """Raises: ConfigError, CheckpointError: the expert cannot take over as is asked for."""
+    if options.takeover_from is None:
+        return
+
+    from vla_policy_node.checkpoint import load_checkpoint
+    from vla_policy_node.spec import load_spec
+
+    low, high = options.takeover_steps
+    require(0 <= low <= high, f"takeover-steps {low} {high}: the fewest and the most, 0 or more")
+    require(options.via == "pool", "takeover-from: an expert takes over in process only; use --via pool")
+    load_checkpoint(options.takeover_from, load_spec(options.robot_name))  # Refused here, not by every try.
