@@ -1,5 +1,6 @@
 """Bags to windows: parity with the live observation, labels, padding, the cache and its damage."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,10 +173,28 @@ def test_two_writers_of_one_entry_leave_one_whole_entry(tmp_path: Path) -> None:
     episode = _load(write_bag(tmp_path, make_header(), 2), tmp_path / "cache")
     folder = tmp_path / "other" / "key"
     write_entry(folder, episode)
+    first = folder.stat().st_ino
+    write_entry(folder, episode)
+    assert folder.stat().st_ino == first, "another process may be reading the first one"
     write_entry(folder, replace(episode, bag_digest="second"))
     found = read_entry(folder)
     assert found is not None
+    assert found.bag_digest == "second"
     assert len(list(folder.parent.iterdir())) == 1
+
+
+def test_processes_that_decode_the_same_episode_do_not_take_it_from_one_another(tmp_path: Path) -> None:
+    episode = _load(write_bag(tmp_path, make_header(), 2), tmp_path / "first")
+    cache = EpisodeCache(tmp_path / "shared")
+    keys = [f"{number:032x}" for number in range(40)]
+
+    def work() -> list[int]:
+        return [len(cache.get(key, lambda: episode)) for key in keys]
+
+    with ThreadPoolExecutor(4) as threads:
+        lengths = [future.result() for future in [threads.submit(work) for _ in range(4)]]
+    assert lengths == [[len(episode)] * len(keys)] * 4
+    assert len(list(cache.root.iterdir())) == len(keys)
 
 
 def test_what_cannot_be_trained_on_is_named(tmp_path: Path) -> None:

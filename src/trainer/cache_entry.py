@@ -33,7 +33,7 @@ class CacheEntry:
 
 
 def write_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any]) -> None:
-    """Write an entry under a temporary name and rename it; a damaged one at its place is removed.
+    """Write an entry under a temporary name and rename it. What else is at its place is removed, the same one stays.
 
     Raises:
         DatasetError: the disk is full or not writable; nothing is left behind.
@@ -43,6 +43,10 @@ def write_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[Any]], about: Ma
         temporary.mkdir(parents=True)
         files = {f"{name}.npy": _write_array(temporary / f"{name}.npy", array) for name, array in arrays.items()}
         (temporary / ENTRY).write_text(json.dumps({**about, "files": files}))
+        if _is_entry(folder, arrays, about):
+            # Another process was first, and may be about to map it.
+            shutil.rmtree(temporary)
+            return
         if folder.exists():
             damaged = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
             folder.rename(damaged)
@@ -63,6 +67,12 @@ def read_arrays(folder: Path) -> CacheEntry | None:
         return map_arrays(folder) if whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _is_entry(folder: Path, arrays: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any]) -> bool:
+    """Whether a whole entry of these names and with this `about` is in a folder."""
+    found = read_arrays(folder)
+    return found is not None and found.arrays.keys() == arrays.keys() and found.about == json.loads(json.dumps(about))
 
 
 def map_arrays(folder: Path) -> CacheEntry:
