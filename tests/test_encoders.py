@@ -1,5 +1,6 @@
 """Pretrained encoders through transformers (real CLIP and T5 of random weights, and MiniLM), and the small one."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,22 @@ def test_keypoints_find_a_bright_spot() -> None:
         x, y = encoder.locate(features)[0, 0].tolist()
     # Column 6 and row 1 of 8: -1 + 2 * 6 / 7 and -1 + 2 / 7.
     assert (x, y) == pytest.approx((5 / 7, -5 / 7), abs=1e-5)
+
+
+def test_at_a_low_temperature_a_keypoint_is_where_its_feature_is_strongest() -> None:
+    features = torch.zeros(1, 8, 8, 8)
+    features[0, :, 1, 6] = 1.0
+    places = []
+    for temperature in (1.0, 0.1):
+        config = VisionConfig(channels=(8, 8), keypoints=1, keypoint_temperature=temperature)
+        encoder = ConvolutionEncoder(config, 64, 64, 4, 16)
+        with torch.no_grad():
+            encoder.keypoints.weight.fill_(0.125)
+            places.append(encoder.locate(features)[0, 0, 0].item())
+    # The cell that answers 1 among 63 that answer 0 weighs e^(1 / T) / (63 + e^(1 / T)), at (5/7, -5/7).
+    weights = [math.exp(1 / t) / (63 + math.exp(1 / t)) for t in (1.0, 0.1)]
+    others = -5 / 7 / 63  # Their mean: all 64 are centred on 0.
+    assert places == pytest.approx([w * 5 / 7 + (1 - w) * others for w in weights], abs=1e-5)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 80), (37, 51)])

@@ -217,6 +217,7 @@ def test_configs_that_are_refused(tmp_path: Path) -> None:
         ({"language": {"name": ""}}, "language.name ''"),
         ({"vision": {"kind": "pretrained"}}, "vision.name ''"),
         ({"vision": {"channels": [12, 16]}}, "multiples of 8"),
+        ({"vision": {"keypoint_temperature": 0}}, "keypoint_temperature 0 is not above 0"),
     ):
         with pytest.raises(NetworkError, match=why):
             NetworkConfig.from_dict(content)

@@ -29,6 +29,9 @@ class VisionConfig:
     """Width of each convolution; the first has stride 4, the second stride 2, the others 1."""
     keypoints: int = 32
     """Spatial-softmax keypoints, given to the decoder as one token."""
+    keypoint_temperature: float = 1.0
+    """Of that softmax: the lower, the more a keypoint is from the first step on where its feature is strongest, rather
+    than in the middle of the image."""
     map_tokens: bool = False
     """Also give every cell of the last feature map as a token."""
 
@@ -44,6 +47,8 @@ class VisionConfig:
             raise NetworkError("vision.name '' must be a folder or a hub name where vision.kind is pretrained")
         _at_least("vision.keypoints", self.keypoints, 1)
         _at_least("vision.image_size", self.image_size, 0)
+        if not self.keypoint_temperature > 0:
+            raise NetworkError(f"vision.keypoint_temperature {self.keypoint_temperature} is not above 0")
         if len(self.channels) < 2 or any(c < 8 or c % 8 for c in self.channels):
             raise NetworkError(f"vision.channels {self.channels} must be two or more multiples of 8")
 

@@ -62,6 +62,7 @@ class ConvolutionEncoder(nn.Module):
         self.norms = nn.ModuleList(nn.GroupNorm(8, c) for c in widths[1:])
         self.films = nn.ModuleList(nn.Linear(condition, 2 * c) for c in widths[1:])
         self.keypoints = nn.Conv2d(widths[-1], config.keypoints, 1)
+        self.temperature = config.keypoint_temperature
         self.keypoint_token = nn.Linear(2 * config.keypoints, d_model)
         rows, columns = (map_size(map_size(side, 8, 4, 2), 3, 2, 1) for side in (height, width))
         y, x = torch.meshgrid(torch.linspace(-1, 1, rows), torch.linspace(-1, 1, columns), indexing="ij")
@@ -90,7 +91,7 @@ class ConvolutionEncoder(nn.Module):
 
     def locate(self, features: Tensor) -> Tensor:
         """Expected position of each keypoint (B, K, 2) as x, y in [-1, 1]; -1 is left and top."""
-        weights = self.keypoints(features).flatten(2).softmax(-1)
+        weights = (self.keypoints(features).flatten(2) / self.temperature).softmax(-1)
         return torch.as_tensor(weights @ self.grid)
 
 
