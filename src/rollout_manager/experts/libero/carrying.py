@@ -21,6 +21,9 @@ MOST_POINTS, MOST_AROUND = 1200, 600
 YAW_COST, TILT_COST = 0.5, 0.5
 """For a quarter turn; for a hand that lies level. So much, that things of one shape are taken the same way wherever
 they stand: a policy cannot learn a choice whose reason it does not see."""
+SIDE_COST = 2.0
+"""For a metre to the left of a thing's middle, as the arm sees it: of two sides of a rim, which are alike, always the
+right one is taken, for the same reason."""
 PREGRASP = (0.03, 0.08)
 GRASPS_LOOKED_AT, GRASPS_TRIED = 80, 8
 """Of each way the hand may lean: how many are looked at, and of how many that go it is seen where they lead."""
@@ -127,13 +130,18 @@ def _candidates(world: World, imagination: Imagination, name: str, lean: Lean) -
     low, high = points.min(axis=0) - NEAR, points.max(axis=0) + NEAR
     low[2] += NEAR + ABOVE_GROUND
     around = _thinned(around[((around > low) & (around < high)).all(axis=1)], MOST_AROUND, rng)
-    present = world.hand.rotation
+    present, middle = world.hand.rotation, (points.min(axis=0) + points.max(axis=0)) / 2
     found = [
-        Grasp(g.hand, g.width, g.cost + cost + imagination.stretch_cost(g.hand))
+        Grasp(g.hand, g.width, g.cost + cost + imagination.stretch_cost(g.hand) + _side_cost(g.hand, middle))
         for rotation, cost in lean
         for g in grasps(points, around, nearer_turn(rotation, present), rng)
     ]
     return sorted(found, key=lambda g: g.cost)
+
+
+def _side_cost(hand: Frame, middle: Float64Array) -> float:
+    """The arm looks along the world's x, so its left is along y."""
+    return SIDE_COST * max(0.0, float(hand.position[1] - middle[1]))
 
 
 def _thinned(points: Float64Array, most: int, rng: np.random.Generator) -> Float64Array:
