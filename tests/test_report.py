@@ -76,7 +76,9 @@ def some_report() -> Report:
         losses=(Curve("bc", (0, 10, 20), (1.0, 0.5, 0.2)), Curve("fbc_1", (0, 10), (0.3, 0.2))),
         candidates=(Candidate("bc", 10, 3, 10), Candidate("bc", 20, 6, 10, True), Candidate("fbc", 30, 8, 10, True)),
         collections=(
-            Collection("iteration 1", 30, 20, ((0.0, 15, 20), (0.3, 5, 10)), {"a<b": 4}, {"no success": 10}, ("x",)),
+            Collection(
+                "iteration 1", 30, 20, ((0.0, 15, 20), (0.3, 5, 10)), (8, 12), {"a<b": 4}, {"no success": 10}, ("x",)
+            ),
         ),
         lineage=(Ancestor("bc", "c0ffee", "", 20, 10, 0, "training/bc"),),
         videos=(Video("push-v3", 30_001, "before and after", film),),
@@ -116,6 +118,12 @@ def test_the_page_needs_nothing_but_itself() -> None:
     assert all(address.startswith("data:image/") for address in parser.addresses)
     assert "<script" not in content
     assert "url(" not in content
+
+
+def test_the_plot_says_how_each_try_was_made() -> None:
+    svg = plots.collection_plot(some_report().collections)
+    for expected in ("try 1", "try 2", "12", "±0.3", "15/20", "5/10", "iteration 1"):
+        assert f">{expected}</text>" in svg
 
 
 def test_the_page_shows_what_was_measured() -> None:

@@ -50,6 +50,7 @@ def gather(folder: Path, videos: Sequence[Video] = ()) -> Report:
     if not arms:
         raise TrainerError(f"'{folder}': nothing has been evaluated yet; finish the run first")
     config = journal["config"]
+    collections = _collections(folder, outputs, config)
     trained = {name.removeprefix("train "): output for name, output in outputs.items() if name.startswith("train ")}
     return Report(
         title=f"{len(config['tasks'])} tasks, {config['demonstrations']['per_task']} demonstrations each, "
@@ -60,11 +61,11 @@ def gather(folder: Path, videos: Sequence[Video] = ()) -> Report:
         pairs=_pairs(arms),
         losses=tuple(curve for name in trained if (curve := _loss(folder, name))),
         candidates=tuple(c for name, output in trained.items() for c in _candidates(name, output)),
-        collections=_collections(folder, outputs),
+        collections=collections,
         lineage=tuple(_ancestor(name, output) for name, output in trained.items()),
         videos=tuple(videos),
         stages=tuple((stage["name"], stage["seconds"]) for stage in journal["stages"]),
-        paths=_paths(folder, outputs, trained),
+        paths=_paths(folder, outputs, trained, collections),
         facts=_facts(config, arms),
     )
 
@@ -145,8 +146,9 @@ def _candidates(name: str, output: Output) -> list[Candidate]:
     ]
 
 
-def _collections(folder: Path, outputs: Mapping[str, Output]) -> tuple[Collection, ...]:
+def _collections(folder: Path, outputs: Mapping[str, Output], config: Mapping[str, Any]) -> tuple[Collection, ...]:
     found = []
+    every = config["collection"].get("execute_every") or [config["evaluation"]["execute_every"]]
     for stage, output in outputs.items():
         if not stage.startswith("collect "):
             continue
@@ -158,6 +160,7 @@ def _collections(folder: Path, outputs: Mapping[str, Output]) -> tuple[Collectio
                 tries=len(rows),
                 successes=sum(row.success for row in rows),
                 attempts=attempts_of(rows),
+                execute_every=tuple(every),
                 kept=_kept_names(kept),
                 dropped=kept["dropped"],
                 skipped=tuple(output["skipped"]),
@@ -191,11 +194,13 @@ def _loss(folder: Path, name: str) -> Curve | None:
     return Curve(name, tuple(int(line["step"]) for line in history), tuple(line["loss"] for line in history))
 
 
-def _paths(folder: Path, outputs: Mapping[str, Output], trained: Mapping[str, Output]) -> dict[str, str]:
+def _paths(
+    folder: Path, outputs: Mapping[str, Output], trained: Mapping[str, Output], collections: Sequence[Collection]
+) -> dict[str, str]:
     paths = {"results, one row an episode": RESULTS}
     if "demonstrations" in outputs:
         paths["bags of the demonstrations"] = outputs["demonstrations"]["bags"]
-    for collection in _collections(folder, outputs):
+    for collection in collections:
         paths[f"bags of {collection.name}"] = collection.bags
     paths |= {f"checkpoint {name}": output["checkpoint"] for name, output in trained.items()}
     return {what: str((folder / path).resolve()) for what, path in paths.items()}

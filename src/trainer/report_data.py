@@ -59,6 +59,8 @@ class Collection:
     successes: int
     attempts: tuple[tuple[float, int, int], ...]
     """Per attempt: exploration scale, successes, tries."""
+    execute_every: tuple[int, ...]
+    """Actions of a chunk carried out, of each attempt in turn."""
     kept: Mapping[str, int]
     """Episodes kept per task."""
     dropped: Mapping[str, int]

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from rollout_manager.schedule import in_turn
 from trainer.report_data import Arm, Candidate, Collection, Curve
 
 INK, FAINT, GRID = "#1d2733", "#6b7684", "#e4e8ed"
@@ -166,13 +167,21 @@ def collection_plot(collections: Sequence[Collection]) -> str:
             axes.bar(at, successes, 0.7, color=GOOD, label=_once(at, "success"))
             axes.bar(at, tries - successes, 0.7, bottom=successes, color=BAD, alpha=0.75, label=_once(at, "no success"))
             axes.text(at, tries, f"{successes}/{tries}", ha="center", va="bottom", fontsize=8, color=INK)
-            labels.append(f"{collection.name}\ntry {attempt + 1}, exploration {scale:g}")
+            labels.append(_try_label(collection, attempt, scale))
     axes.set_xticks(range(len(labels)), labels, fontsize=7.5)
+    axes.set_xlabel("actions carried out of each chunk, ± exploration")
     axes.set_ylabel("tries")
     axes.grid(axis="x", visible=False)
     axes.margins(y=0.15)
     axes.legend(frameon=False, fontsize=8)
     return _svg(figure)
+
+
+def _try_label(collection: Collection, attempt: int, scale: float) -> str:
+    """The iteration, once; which try it is, how much of each chunk it carried out, and how far it explored."""
+    name = collection.name if attempt == 0 else ""
+    explored = f"±{scale:g}" if scale else ""
+    return f"try {attempt + 1}\n{in_turn(collection.execute_every, attempt)}\n{explored}\n{name}"
 
 
 def _once(position: int, label: str) -> str | None:
