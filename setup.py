@@ -12,6 +12,7 @@ NODES = {
     "sim_node": "rollout_manager.sim_node",
     "expert_node": "rollout_manager.expert_node",
     "rollout_manager_node": "rollout_manager.rollout_manager_node",
+    "replay_node": "rollout_manager.replay_node",
 }
 COMMANDS = {"encore": "trainer.cli"}
 

@@ -18,6 +18,7 @@ NODES = {
     "sim_node": "rollout_manager.sim_node",
     "expert_node": "rollout_manager.expert_node",
     "rollout_manager": "rollout_manager.rollout_manager_node",
+    "replay_node": "rollout_manager.replay_node",
 }
 FOLDERS = ("src", "config", "launch", "tests", "docs", "scripts", "benchmarks", "resource")
 

@@ -27,6 +27,7 @@ NODES: dict[str, tuple[str, str]] = {
     "policy": ("vla_policy_node.policy_node", "policy_node"),
     "expert": ("rollout_manager.expert_node", "expert_node"),
     "manager": ("rollout_manager.rollout_manager_node", "rollout_manager"),
+    "replay": ("rollout_manager.replay_node", "replay_node"),
 }
 """What a graph may be made of: the module that is run, and the node's name in its YAML file."""
 
@@ -39,7 +40,7 @@ class NodeConfig:
     """One node to start."""
 
     kind: str
-    """`sim`, `policy`, `expert` or `manager`."""
+    """`sim`, `policy`, `expert`, `manager` or `replay`."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Override the YAML file's."""
 

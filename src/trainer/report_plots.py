@@ -1,21 +1,14 @@
 """The report's pictures, each drawn into one SVG text; nothing here reads a file or keeps state."""
 
-import io
 import math
 from collections.abc import Sequence
 
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-
 from rollout_manager.schedule import in_turn
+from trainer.plotting import BAD, FAINT, GOOD, INK, as_svg, new_figure
 from trainer.report_data import Arm, Candidate, Collection, Curve
 
-INK, FAINT, GRID = "#1d2733", "#6b7684", "#e4e8ed"
 OWN_COLOURS = ("#9cc3ee", "#5b9be0", "#2672c9", "#134f96", "#0a3264")
 REFERENCE_COLOURS = {"bc": "#9aa3ad", "best_bc": "#c9a227", "control": "#d97b29", "unfiltered": "#b0559b"}
-GOOD, BAD = "#2a9d5c", "#c9483b"
 MOST_BARS = 6
 """Tasks that bars are drawn for; more are told apart better in a map."""
 LONGEST = 96
@@ -33,7 +26,7 @@ def arm_colour(name: str, names: Sequence[str]) -> str:
 
 def success_plot(arms: Sequence[Arm]) -> str:
     """Success of every arm over all tasks, with 95 % Wilson intervals."""
-    figure, axes = _figure(7.2, 0.9 + 0.42 * len(arms))
+    figure, axes = new_figure(7.2, 0.9 + 0.42 * len(arms))
     names = [arm.name for arm in arms]
     for row, arm in enumerate(arms):
         rate = arm.summary.rate
@@ -48,7 +41,7 @@ def success_plot(arms: Sequence[Arm]) -> str:
     axes.set_xticks(range(0, 101, 20))
     axes.set_xlabel("success, % of all evaluation tries (line: 95 % Wilson interval)")
     axes.grid(axis="y", visible=False)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def iterations_plot(arms: Sequence[Arm], runs: Sequence[Sequence[Arm]] = ()) -> str:
@@ -57,7 +50,7 @@ def iterations_plot(arms: Sequence[Arm], runs: Sequence[Sequence[Arm]] = ()) -> 
     Args:
         runs: for each arm the arms of single runs that it sums up, drawn as small dots beside it.
     """
-    figure, axes = _figure(6.2, 3.0)
+    figure, axes = new_figure(6.2, 3.0)
     names = [arm.name for arm in arms]
     own = {0 if arm.name == "bc" else int(arm.name.removeprefix("fbc_")): arm for arm in arms if is_own(arm.name)}
     last = max(own, default=0)
@@ -78,7 +71,7 @@ def iterations_plot(arms: Sequence[Arm], runs: Sequence[Sequence[Arm]] = ()) -> 
     axes.set_xlabel("iteration")
     axes.set_ylabel("success, %")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def is_own(name: str) -> bool:
@@ -93,7 +86,7 @@ def task_plot(arms: Sequence[Arm], tasks: Sequence[str]) -> str:
 
 def _task_map(arms: Sequence[Arm], tasks: Sequence[str]) -> str:
     """A row a task, a column an arm, the share of successes as colour and number."""
-    figure, axes = _figure(6.4 + 0.62 * len(arms), 0.9 + 0.19 * len(tasks))
+    figure, axes = new_figure(6.4 + 0.62 * len(arms), 0.9 + 0.19 * len(tasks))
     shares = [[100 * arm.of_task(task).rate.value for arm in arms] for task in tasks]
     axes.imshow(shares, cmap="RdYlGn", vmin=0, vmax=100, aspect="auto", alpha=0.75)
     for row, values in enumerate(shares):
@@ -104,7 +97,7 @@ def _task_map(arms: Sequence[Arm], tasks: Sequence[str]) -> str:
     axes.set_xticks(range(len(arms)), [arm.title for arm in arms])
     axes.xaxis.tick_top()
     axes.grid(visible=False)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def shortened(task: str) -> str:
@@ -114,7 +107,7 @@ def shortened(task: str) -> str:
 
 
 def _task_bars(arms: Sequence[Arm], tasks: Sequence[str]) -> str:
-    figure, axes = _figure(10.4, 3.0)
+    figure, axes = new_figure(10.4, 3.0)
     names = [arm.name for arm in arms]
     width = 0.84 / len(arms)
     for k, arm in enumerate(arms):
@@ -126,24 +119,24 @@ def _task_bars(arms: Sequence[Arm], tasks: Sequence[str]) -> str:
     axes.set_ylim(0, 105)
     axes.grid(axis="x", visible=False)
     axes.legend(ncols=len(arms), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, fontsize=8)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def loss_plot(curves: Sequence[Curve]) -> str:
     """Training loss of every run over its own gradient steps."""
-    figure, axes = _figure(5.1, 3.0)
+    figure, axes = new_figure(5.1, 3.0)
     for k, curve in enumerate(curves):
         axes.plot(curve.steps, curve.values, lw=1.4, label=curve.name, color=f"C{k}")
     axes.set_xlabel("gradient steps of the run")
     axes.set_ylabel("loss")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def validation_plot(candidates: Sequence[Candidate]) -> str:
     """Validation success of every candidate checkpoint over all gradient steps of its lineage; chosen ones ringed."""
-    figure, axes = _figure(5.1, 3.0)
+    figure, axes = new_figure(5.1, 3.0)
     for k, run in enumerate(dict.fromkeys(c.run for c in candidates)):
         points = sorted((c for c in candidates if c.run == run), key=lambda c: c.step)
         shares = [100 * c.successes / max(1, c.tries) for c in points]
@@ -154,12 +147,12 @@ def validation_plot(candidates: Sequence[Candidate]) -> str:
     axes.set_ylabel("validation success, %")
     axes.set_ylim(0, 105)
     axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def collection_plot(collections: Sequence[Collection]) -> str:
     """Per iteration and attempt: tries that succeeded and tries that did not."""
-    figure, axes = _figure(7.2, 2.8)
+    figure, axes = new_figure(7.2, 2.8)
     labels: list[str] = []
     for collection in collections:
         for attempt, (scale, successes, tries) in enumerate(collection.attempts):
@@ -174,7 +167,7 @@ def collection_plot(collections: Sequence[Collection]) -> str:
     axes.grid(axis="x", visible=False)
     axes.margins(y=0.15)
     axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def _try_label(collection: Collection, attempt: int, scale: float) -> str:
@@ -186,27 +179,3 @@ def _try_label(collection: Collection, attempt: int, scale: float) -> str:
 
 def _once(position: int, label: str) -> str | None:
     return label if position == 0 else None
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(GRID)
-    axes.tick_params(colors=FAINT, labelcolor=INK, labelsize=8.5, length=0)
-    axes.xaxis.label.set(color=FAINT, fontsize=8.5)
-    axes.yaxis.label.set(color=FAINT, fontsize=8.5)
-    axes.grid(color=GRID, lw=0.8)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _svg(figure: Figure) -> str:
-    text = io.StringIO()
-    # Text stays text (small files); a fixed salt and no date make the same data give the same file.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "encore", "font.family": "sans-serif"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()

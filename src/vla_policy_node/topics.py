@@ -7,6 +7,7 @@ ACTION_CHUNK = "/policy/action_chunk"  # trajectory_msgs/msg/JointTrajectory: wh
 ACTION = "/action"  # trajectory_msgs/msg/JointTrajectory: the command that was sent
 OUTCOME = "/episode/outcome"  # std_msgs/msg/String holding JSON, latched
 PRIVILEGED_STATE = "/sim/privileged_state"  # std_msgs/msg/Float64MultiArray, simulators only
+CLOCK = "/clock"  # rosgraph_msgs/msg/Clock: a recording's time while it is replayed
 DIAGNOSTICS = "/diagnostics"  # diagnostic_msgs/msg/DiagnosticArray
 
 
