@@ -21,10 +21,21 @@ def stamp_of_cdr(cdr: bytes) -> int:
     Raises:
         BagError: too short to hold one.
     """
+    seconds, rest = struct.unpack_from(_stamp_format(cdr), cdr, 4)
+    return int(seconds) * NANOSECONDS + int(rest)
+
+
+def with_stamp(cdr: bytes, stamp_ns: int) -> bytes:
+    """Such a message with another stamp. Raises: BagError: as `stamp_of_cdr`."""
+    changed = bytearray(cdr)
+    struct.pack_into(_stamp_format(cdr), changed, 4, *divmod(stamp_ns, NANOSECONDS))
+    return bytes(changed)
+
+
+def _stamp_format(cdr: bytes) -> str:
     if len(cdr) < 12:
         raise BagError(f"message of {len(cdr)} bytes has no header")
-    seconds, rest = struct.unpack_from("<iI" if cdr[1] & 1 else ">iI", cdr, 4)
-    return int(seconds) * NANOSECONDS + int(rest)
+    return "<iI" if cdr[1] & 1 else ">iI"
 
 
 class LiveRecording:

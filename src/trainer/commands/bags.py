@@ -50,11 +50,24 @@ class RecoverBags:
     """Folders of bags, searched through; or `<episode>.partial` folders."""
 
 
+@dataclass(frozen=True)
+class ImportBags:
+    """Make episodes of bags that something else recorded, such as `ros2 bag record`, as a mapping in YAML says."""
+
+    bags: tyro.conf.Positional[tuple[Path, ...]]
+    """Their folders or files: sqlite3 or MCAP, compressed or not."""
+    mapping: Path
+    """The YAML file: docs/replay.md has an example."""
+    output: Path
+    """Folder of bags that the episodes are added to."""
+
+
 Command = (
     Annotated[ListBags, tyro.conf.subcommand("list")]
     | Annotated[ShowBag, tyro.conf.subcommand("show")]
     | Annotated[VerifyBags, tyro.conf.subcommand("verify")]
     | Annotated[RecoverBags, tyro.conf.subcommand("recover")]
+    | Annotated[ImportBags, tyro.conf.subcommand("import")]
 )
 
 
@@ -65,6 +78,8 @@ def main(arguments: Sequence[str]) -> int:
         return list_bags(options)
     if isinstance(options, ShowBag):
         return show_bag(options.bag)
+    if isinstance(options, ImportBags):
+        return import_bags(options)
     return verify_bags(options.roots) if isinstance(options, VerifyBags) else recover_bags(options.roots)
 
 
@@ -129,4 +144,26 @@ def recover_bags(roots: Sequence[Path]) -> int:
         bag = recover(path)
         print(f"{path}: " + (f"recovered as {bag}" if bag else "held nothing yet and was removed"))
     print(f"{len(partial)} interrupted recordings")
+    return 0
+
+
+def import_bags(options: ImportBags) -> int:
+    """Make the episodes, and say what came of each. Raises: BagError, ConfigError: with what does not fit."""
+    from rollout_manager.bag_import import import_bag
+    from rollout_manager.import_mapping import ImportMapping
+    from trainer.config import load_config
+    from trainer.episode_arrays import decode_episode, episode_topics
+    from vla_policy_node.spec import load_spec
+
+    mapping = load_config(ImportMapping, options.mapping)
+    spec = load_spec(mapping.robot)
+    for bag in options.bags:
+        for imported in import_bag(bag, mapping, spec, options.output):
+            reader = EpisodeReader(imported.bag)
+            camera = spec.cameras[0] if spec.cameras else None
+            size = (camera.height, camera.width) if camera else (1, 1)
+            steps = decode_episode(reader.header, reader.messages(episode_topics(reader.header, spec)), spec, size)
+            print(f"{imported.bag}: {imported.actions} actions, {len(steps)} steps that can be learned from")
+            for problem in imported.problems:
+                print(f"  {problem}")
     return 0
