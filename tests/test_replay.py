@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from episodes import SPEC, make_header, write_bag
+from graph_helpers import save_random_policy
 
-from rollout_manager.bag import EpisodeReader
+from rollout_manager.bag import EpisodeReader, EpisodeWriter
 from rollout_manager.drivers import ExpertDriver
 from rollout_manager.envs.metaworld import MetaWorldEnv
 from rollout_manager.episode import Outcome
@@ -99,6 +100,31 @@ def test_the_command_says_how_each_went(bag: Path, tmp_path: Path, capsys: pytes
     assert "no bag in" in capsys.readouterr().err
     assert main(["replay", "topics", str(bag), "--rate", "0"]) == 2
     assert "rate 0.0 is not above 0" in capsys.readouterr().err
+
+
+def test_a_try_that_ends_otherwise_is_told(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reader = EpisodeReader(bag)
+    with EpisodeWriter(tmp_path, reader.header) as writer:
+        for message in reader.raw_messages():
+            writer.write(*message)
+        writer.close(Outcome("truncated", reader.outcome.steps))
+    assert main(["replay", "simulator", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert f"OTHERWISE: success after {reader.outcome.steps} steps, recorded truncated" in said
+    assert "1 ended otherwise than recorded" in said
+
+
+def test_a_policy_beside_a_bag(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_random_policy(tmp_path / "checkpoint", [EpisodeReader(bag).header.instruction])
+    arguments = ["replay", "policy", str(bag), "--checkpoint", str(tmp_path / "checkpoint")]
+    assert main([*arguments, "--output", str(tmp_path / "compared")]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("hand_dx", "hand_dy", "hand_dz", "gripper", "steps ahead", "1 plots"))
+    rows = list(csv.DictReader((tmp_path / "compared" / "steps.csv").open()))
+    assert len(rows) == 4 * EpisodeReader(bag).outcome.steps
+    assert (tmp_path / "compared" / f"{bag.name}.svg").read_text().startswith("<?xml")
+    assert main([*arguments, "--output", str(tmp_path / "compared"), "--robot", "libero"]) == 2
+    assert "made for robot 'metaworld'" in capsys.readouterr().err
 
 
 class Shifted:
