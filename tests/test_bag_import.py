@@ -270,3 +270,8 @@ def test_the_command_from_a_yaml_file(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "6 actions, 6 steps that can be learned from" in capsys.readouterr().out
     assert main([*arguments, "--output", str(tmp_path / "bags")]) == 2
     assert "a bag of this episode exists already" in capsys.readouterr().err
+    assert main(["bags", "import", "--mapping", str(mapping), "--output", str(tmp_path / "bags")]) == 2
+    assert "no bag is given" in capsys.readouterr().err
+    mapping.write_text(yaml.safe_dump({**content, "robots": "x"}))
+    assert main([*arguments, "--output", str(tmp_path / "bags")]) == 2
+    assert "unknown key robots; valid are robot, task, action" in capsys.readouterr().err

@@ -151,10 +151,11 @@ def import_bags(options: ImportBags) -> int:
     """Make the episodes, and say what came of each. Raises: BagError, ConfigError: with what does not fit."""
     from rollout_manager.bag_import import import_bag
     from rollout_manager.import_mapping import ImportMapping
-    from trainer.config import load_config
+    from trainer.config import load_config, require
     from trainer.episode_arrays import decode_episode, episode_topics
     from vla_policy_node.spec import load_spec
 
+    require(len(options.bags) > 0, "bags import: no bag is given")
     mapping = load_config(ImportMapping, options.mapping)
     spec = load_spec(mapping.robot)
     for bag in options.bags:
