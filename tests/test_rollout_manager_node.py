@@ -17,9 +17,9 @@ from graph_helpers import (
 )
 
 from rollout_manager.bag import verify
+from rollout_manager.cdr import stamp_of_cdr
 from rollout_manager.exceptions import BagError
 from rollout_manager.labels import current, read_labels
-from rollout_manager.live_recording import stamp_of_cdr
 from rollout_manager.results import read_results
 from vla_policy_node.messages import joints_to_message, rosbags_maker, typestore
 from vla_policy_node.observation import Joints

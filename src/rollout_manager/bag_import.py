@@ -18,11 +18,11 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import ReaderError
 
 from rollout_manager.bag_writer import EpisodeWriter
+from rollout_manager.cdr import stamp_of_cdr, with_stamp
 from rollout_manager.episode import EpisodeHeader, Outcome
 from rollout_manager.exceptions import BagError
 from rollout_manager.import_mapping import ActionSource, ImportMapping, Span, read_value
 from rollout_manager.labels import append_label, make_label
-from rollout_manager.live_recording import stamp_of_cdr, with_stamp
 from rollout_manager.recorder import start_writer
 from vla_policy_node.commands import action_to_message
 from vla_policy_node.messages import rosbags_maker, text_from_message, text_to_message, typestore

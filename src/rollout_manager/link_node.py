@@ -17,8 +17,9 @@ from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
 from std_srvs.srv import SetBool, Trigger
 
+from rollout_manager.cdr import stamp_of_cdr
 from rollout_manager.episode import Outcome
-from rollout_manager.live_recording import LiveRecording, stamp_of_cdr
+from rollout_manager.live_recording import LiveRecording
 from rollout_manager.rollout import driver_seed
 from rollout_manager.schedule import Schedule, Try
 from rollout_manager.simulation import TaskInfo

@@ -1,6 +1,5 @@
 """Recording of one try at a time from a live graph; which messages belong to it, and with which time. No ROS."""
 
-import struct
 from pathlib import Path
 from typing import Literal
 
@@ -10,32 +9,8 @@ from rollout_manager.labels import append_label
 from rollout_manager.recorder import EpisodeRecorder
 from rollout_manager.simulation import TaskInfo
 from rollout_manager.success import simulator_label
-from vla_policy_node.spec import NANOSECONDS
 
 Record = Literal["all", "none"]
-
-
-def stamp_of_cdr(cdr: bytes) -> int:
-    """The header's stamp in ns of a serialised message that begins with a std_msgs/Header.
-
-    Raises:
-        BagError: too short to hold one.
-    """
-    seconds, rest = struct.unpack_from(_stamp_format(cdr), cdr, 4)
-    return int(seconds) * NANOSECONDS + int(rest)
-
-
-def with_stamp(cdr: bytes, stamp_ns: int) -> bytes:
-    """Such a message with another stamp. Raises: BagError: as `stamp_of_cdr`."""
-    changed = bytearray(cdr)
-    struct.pack_into(_stamp_format(cdr), changed, 4, *divmod(stamp_ns, NANOSECONDS))
-    return bytes(changed)
-
-
-def _stamp_format(cdr: bytes) -> str:
-    if len(cdr) < 12:
-        raise BagError(f"message of {len(cdr)} bytes has no header")
-    return "<iI" if cdr[1] & 1 else ">iI"
 
 
 class LiveRecording:
