@@ -233,7 +233,7 @@ def _write(writer: EpisodeWriter, topic: str, at_ns: int, message: Any) -> None:
 def _actions(source: _Source, span: Span) -> dict[int, Float32Array]:
     """The command of every period that has one, by its stamp in ns. Raises: BagError: there is none."""
     first, last = _observed(source, span)
-    commands = [_commands(source, span, entry) for entry in source.mapping.action]
+    commands = _commands(source, span)
     order = [source.spec.action_names.index(entry.name) for entry in source.mapping.action]
     found: dict[int, Float32Array] = {}
     for tick in range(first, last + 1, source.spec.period_ns):
@@ -279,16 +279,23 @@ class _Commands:
         return self.values[after - 1] if holds or self.times[after - 1] >= tick_ns - period_ns else 0.0
 
 
-def _commands(source: _Source, span: Span, entry: ActionSource) -> _Commands:
+def _commands(source: _Source, span: Span) -> list[_Commands]:
+    """What was sent of each of the mapping's dimensions, each topic read once. Raises: BagError: a key is missing."""
     _, end = source.window(span)
-    pairs = []
-    for connection, received_ns, cdr in source.reader.messages(source.connections(entry.topic), stop=end + 1):
+    entries = source.mapping.action
+    pairs: list[list[tuple[int, float]]] = [[] for _ in entries]
+    for topic in dict.fromkeys(entry.topic for entry in entries):
         # Reception before the try counts too: what was commanded then may still hold.
-        message = source.reader.deserialize(cdr, connection.msgtype)
-        try:
-            value = read_value(message, connection.msgtype, entry.key)
-        except BagError as error:
-            raise BagError(f"{source.path}: topic '{entry.topic}', for action '{entry.name}': {error}") from error
-        pairs.append((source.time(connection, received_ns, cdr), entry.scale * value + entry.offset))
-    pairs.sort()
-    return _Commands([at for at, _ in pairs], [value for _, value in pairs])
+        for connection, received_ns, cdr in source.reader.messages(source.connections(topic), stop=end + 1):
+            message, at = source.reader.deserialize(cdr, connection.msgtype), source.time(connection, received_ns, cdr)
+            for entry, sent in zip(entries, pairs, strict=True):
+                if entry.topic == topic:
+                    sent.append((at, _value(source, entry, message, connection.msgtype)))
+    return [_Commands([at for at, _ in sorted(sent)], [value for _, value in sorted(sent)]) for sent in pairs]
+
+
+def _value(source: _Source, entry: ActionSource, message: Any, type_name: str) -> float:
+    try:
+        return entry.scale * read_value(message, type_name, entry.key) + entry.offset
+    except BagError as error:
+        raise BagError(f"{source.path}: topic '{entry.topic}', for action '{entry.name}': {error}") from error
