@@ -34,7 +34,8 @@ from rollout_manager.envs.libero.env import LiberoEnv
 from rollout_manager.envs.libero.package import find_assets
 from rollout_manager.envs.libero.scene import LiberoScene
 from rollout_manager.envs.libero.suites import LiberoTask, find_task
-from rollout_manager.pool import EpisodeRequest, WorkerPool
+from rollout_manager.pool import WorkerPool
+from rollout_manager.pool_request import EpisodeRequest
 from vla_policy_node.observation import Float64Array
 from vla_policy_node.spec import RobotSpec, load_spec
 

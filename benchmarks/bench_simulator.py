@@ -21,7 +21,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from rollout_manager.envs.metaworld import MetaWorldEnv
-from rollout_manager.pool import EpisodeRequest, WorkerPool
+from rollout_manager.pool import WorkerPool
+from rollout_manager.pool_request import EpisodeRequest
 from rollout_manager.pool_worker import Termination, Worker
 from vla_policy_node.spec import CameraSpec, load_spec
 

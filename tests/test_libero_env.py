@@ -22,7 +22,8 @@ from rollout_manager.envs.libero.suites import SUITES, all_tasks, find_task
 from rollout_manager.envs.registry import make_env
 from rollout_manager.episode import EpisodeHeader, Outcome
 from rollout_manager.exceptions import SimulatorError
-from rollout_manager.pool import EpisodeRequest, WorkerPool
+from rollout_manager.pool import WorkerPool
+from rollout_manager.pool_request import EpisodeRequest
 from rollout_manager.recorder import BagObserver
 from rollout_manager.rollout import StepRecord, new_header, run_episode
 from vla_policy_node.observation import Float64Array, Observation, ObservationBuffer, Readings

@@ -21,7 +21,8 @@ from rollout_manager.exceptions import RolloutError, ScheduleError
 from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import ActionNoise, make_expert
 from rollout_manager.labels import current, read_labels
-from rollout_manager.pool import EpisodeRequest, WorkerPool, run_pool
+from rollout_manager.pool import WorkerPool, run_pool
+from rollout_manager.pool_request import EpisodeRequest
 from rollout_manager.rollout import START_NS, DecisionLog, new_header, run_episode
 from trainer.dataset import load_episode
 from trainer.episode_cache import EpisodeCache
@@ -295,7 +296,8 @@ def test_stopping_early_ends_the_workers_that_are_busy(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_everything_within_seconds(tmp_path: Path) -> None:
     script = f"""
-        from rollout_manager.pool import EpisodeRequest, run_pool
+        from rollout_manager.pool import run_pool
+        from rollout_manager.pool_request import EpisodeRequest
         requests = [
             EpisodeRequest("metaworld", "reach-v3", seed, driver="none", time_limit=100_000,
                            bag_root={str(tmp_path)!r}, record="all")
@@ -321,7 +323,8 @@ def test_ctrl_c_ends_everything_within_seconds(tmp_path: Path) -> None:
 
 def test_workers_end_when_their_pool_was_killed(tmp_path: Path) -> None:
     script = """
-        from rollout_manager.pool import EpisodeRequest, WorkerPool
+        from rollout_manager.pool import WorkerPool
+        from rollout_manager.pool_request import EpisodeRequest
         pool = WorkerPool(1)
         print(len(list(pool.run([EpisodeRequest("metaworld", "reach-v3", 0, driver="expert")]))), flush=True)
         input()

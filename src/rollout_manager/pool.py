@@ -4,154 +4,24 @@ Requests and results are lines of JSON on the workers' pipes. A worker that dies
 is reported as aborted.
 """
 
-import contextlib
-import json
-import os
 import selectors
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, cast, get_args
+from typing import cast
 
-from rollout_manager.episode import Driver, EpisodeHeader, Outcome, episode_id
+from rollout_manager.episode import EpisodeHeader, Outcome
 from rollout_manager.exceptions import RolloutError, ScheduleError
+from rollout_manager.pool_request import EpisodeRequest
 from rollout_manager.rollout import EpisodeResult
+from rollout_manager.worker_process import WorkerProcess
 
-Record = Literal["all", "successes", "none"]
-"""Which tries become bags. `successes` runs without rendering first and renders again only what succeeded."""
-
-STOP_WITHIN_S = 5.0
-
-
-@dataclass(frozen=True)
-class EpisodeRequest:
-    """One try to make."""
-
-    environment: str
-    task: str
-    seed: int
-    attempt: int = 0
-    driver: Driver = "policy"
-    checkpoint: str | None = None
-    """Folder of the checkpoint that drives (driver `policy`), or that an expert takes over from."""
-    exploration: float = 0.0
-    """Noise as a share of half the action range: of the policy's exploration, or on the expert's actions."""
-    noise_correlation: float = 0.0
-    """From step to step, of the noise on the expert's actions; in [0, 1)."""
-    slips: float = 0.0
-    """Share of an expert's episodes in which a grasp is made to miss, in [0, 1]."""
-    pushes: float = 0.0
-    """Chance at each of an expert's steps that its hand is pushed aside, in [0, 1]."""
-    takeover: tuple[int, int] = (0, 0)
-    """Fewest and most steps that `checkpoint` drives before an expert takes over; no more than 0: none."""
-    time_limit: int | None = None
-    """Steps; None for the task's own."""
-    bag_root: str | None = None
-    record: Record = "none"
-    execute: str = "replan"
-    execute_every: int = 8
-    """Actions executed of a chunk before the next is asked for."""
-    robot: str | None = None
-    """Name or YAML file of the robot's spec; None for the environment's own."""
-    rules: str = ""
-    """YAML file of success rules; empty: the simulator's own."""
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        for name, value, kind in (("driver", self.driver, Driver), ("record", self.record, Record)):
-            if value not in get_args(kind):
-                raise ScheduleError(f"request of {self.task}: {name} '{value}' is not one of {get_args(kind)}")
-        if self.driver == "human":
-            raise ScheduleError(f"request of {self.task}: driver 'human' cannot drive in a pool")
-        if self.driver == "policy" and not self.checkpoint:
-            raise ScheduleError(f"request of {self.task}: driver 'policy' needs a checkpoint")
-        if self.record != "none" and not self.bag_root:
-            raise ScheduleError(f"request of {self.task}: to record '{self.record}' a bag_root is needed")
-
-    @property
-    def episode_id(self) -> str:
-        return episode_id(self.environment, self.task, self.seed, self.attempt)
-
-    def aborted(self, reason: str) -> EpisodeResult:
-        """The result of a try that did not come to its end."""
-        header = EpisodeHeader(
-            episode_id=self.episode_id,
-            environment=self.environment,
-            task=self.task,
-            instruction="",
-            seed=self.seed,
-            robot=self.robot or self.environment,
-            spec_digest="",
-            driver=self.driver,
-            control_mode="in_process",
-            attempt=self.attempt,
-            exploration=self.exploration,
-            time_limit_steps=self.time_limit or 0,
-        )
-        return EpisodeResult(header, Outcome("aborted", 0, reason=reason))
-
-
-class _Worker:
-    """One process, and the request it has."""
-
-    def __init__(self) -> None:
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        # A session of its own: Ctrl-C in the terminal reaches only us, and we stop the workers in order.
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "rollout_manager.pool_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=_environment(),
-            start_new_session=True,
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.requests, self.results = self.process.stdin, self.process.stdout
-        self.request: EpisodeRequest | None = None
-        self.ready = False
-        self.deadline = float("inf")
-
-    def send(self, request: EpisodeRequest, timeout_s: float) -> None:
-        self.request = request
-        self.deadline = time.monotonic() + timeout_s
-        with contextlib.suppress(BrokenPipeError):  # Where it is dead, the end of its results says so.
-            self.requests.write(json.dumps(asdict(request)).encode() + b"\n")
-            self.requests.flush()
-
-    def receive(self) -> dict[str, Any] | None:
-        """The line that has come; None where the process has died."""
-        line = self.results.readline()
-        return cast(dict[str, Any], json.loads(line)) if line.endswith(b"\n") else None
-
-    def obituary(self) -> str:
-        """Why the process died, in one line."""
-        code = self.process.wait()
-        cause = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - 4096))
-        said = self._errors.read().decode(errors="replace").strip().splitlines()
-        return f"worker process died ({cause})" + (f": {said[-1]}" if said and code > 0 else "")
-
-    def stop(self) -> None:
-        """End the process: an idle one sees that no more requests come, a busy one is told to."""
-        if self.request is not None:
-            self.process.terminate()
-        with contextlib.suppress(BrokenPipeError):
-            self.requests.close()
-        try:
-            self.process.wait(STOP_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.results.close()
-        self._errors.close()
+LOOK_AHEAD = 5
+"""How many waiting tries, a worker, are looked through for one of the task that it has set up, and so made out of turn:
+to set another task up takes LIBERO half a second, a third of what a try takes."""
 
 
 class WorkerPool:
@@ -163,7 +33,7 @@ class WorkerPool:
             raise ScheduleError(f"pool: {workers} workers; at least 1 is needed")
         self._size = workers
         self._timeout_s = timeout_s
-        self._workers: list[_Worker] = []
+        self._workers: list[WorkerProcess] = []
         self._selector = selectors.DefaultSelector()
 
     @property
@@ -208,22 +78,32 @@ class WorkerPool:
             self._retire(worker)
         for worker in self._workers:
             if waiting and worker.request is None:
-                worker.send(waiting.popleft(), self._timeout_s)
+                worker.send(self._next_for(worker, waiting), self._timeout_s)
         while waiting and len(self._workers) < self._size:
-            worker = _Worker()
+            worker = WorkerProcess()
             self._workers.append(worker)
             self._selector.register(worker.results, selectors.EVENT_READ, worker)
-            worker.send(waiting.popleft(), self._timeout_s)
+            worker.send(self._next_for(worker, waiting), self._timeout_s)
+
+    def _next_for(self, worker: WorkerProcess, waiting: deque[EpisodeRequest]) -> EpisodeRequest:
+        """Of the next few tries one of the task that the worker has set up, else one of a task that no other has."""
+        ahead = list(islice(waiting, LOOK_AHEAD * self._size))
+        taken = {other.set_up for other in self._workers if other is not worker}
+        own = [request for request in ahead if request.place == worker.set_up]
+        free = [request for request in ahead if request.place not in taken]
+        chosen = (own or free or ahead)[0]
+        waiting.remove(chosen)
+        return chosen
 
     def _collect(self) -> list[EpisodeResult]:
         """Waits until something has come, or an episode takes too long."""
         deadline = min(worker.deadline for worker in self._workers)
         events = self._selector.select(max(0.0, deadline - time.monotonic()))
-        found = [self._take(cast(_Worker, key.data)) for key, _ in events]
+        found = [self._take(cast(WorkerProcess, key.data)) for key, _ in events]
         late = [w for w in self._workers if w.request is not None and w.deadline <= time.monotonic()]
         return [result for result in found if result is not None] + [self._give_up(worker) for worker in late]
 
-    def _take(self, worker: _Worker) -> EpisodeResult | None:
+    def _take(self, worker: WorkerProcess) -> EpisodeResult | None:
         message = worker.receive()
         if message is None:
             return self._bury(worker)
@@ -233,21 +113,21 @@ class WorkerPool:
         worker.request, worker.deadline = None, float("inf")
         return EpisodeResult(EpisodeHeader.from_dict(message["header"]), Outcome.from_dict(message["outcome"]))
 
-    def _bury(self, worker: _Worker) -> EpisodeResult | None:
+    def _bury(self, worker: WorkerProcess) -> EpisodeResult | None:
         reason, request, ready = worker.obituary(), worker.request, worker.ready
         self._retire(worker)
         if not ready:
             raise RolloutError(f"pool: a {reason}, before its first episode")
         return _lost(request, reason) if request is not None else None
 
-    def _give_up(self, worker: _Worker) -> EpisodeResult:
+    def _give_up(self, worker: WorkerProcess) -> EpisodeResult:
         request = worker.request
         assert request is not None
         worker.process.kill()
         self._retire(worker)
         return _lost(request, f"no result within {self._timeout_s:g} s; the worker process was ended")
 
-    def _retire(self, worker: _Worker) -> None:
+    def _retire(self, worker: WorkerProcess) -> None:
         self._selector.unregister(worker.results)
         self._workers.remove(worker)
         worker.stop()
@@ -277,10 +157,3 @@ def _lost(request: EpisodeRequest, reason: str) -> EpisodeResult:
     except RolloutError as error:
         reason += f"; its recording could not be recovered: {error}"
     return request.aborted(reason)
-
-
-def _environment() -> dict[str, str]:
-    """For a worker: it finds our packages wherever we found them, and keeps to one core."""
-    source = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}

@@ -17,7 +17,7 @@ from rollout_manager.episode import EpisodeHeader
 from rollout_manager.exceptions import SimulatorError
 from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import Expert, expert_noise, make_expert
-from rollout_manager.pool import EpisodeRequest
+from rollout_manager.pool_request import EpisodeRequest
 from rollout_manager.rollout import (
     Decision,
     DecisionLog,

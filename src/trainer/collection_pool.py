@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from rollout_manager.pool import EpisodeRequest, WorkerPool
+from rollout_manager.pool import WorkerPool
+from rollout_manager.pool_request import EpisodeRequest
 from rollout_manager.results import EpisodeResultRow, append_result
 from rollout_manager.schedule import in_turn
 from trainer.collection import CollectionPlan, done_tries

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from rollout_manager.episode import episode_id
-from rollout_manager.pool import EpisodeRequest, Record, WorkerPool, run_pool
+from rollout_manager.pool import WorkerPool, run_pool
+from rollout_manager.pool_request import EpisodeRequest, Record
 from rollout_manager.results import EpisodeResultRow, append_result, latest_by_episode, read_results
 from trainer.config import require
 from trainer.exceptions import TrainingError
