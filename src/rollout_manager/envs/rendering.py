@@ -106,6 +106,8 @@ class OffscreenRenderer:
             ) from error
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._free = weakref.finalize(self, _free, self._gl, self._context)
+        # When the process ends EGL may have been shut down before, and everything is freed anyway.
+        self._free.atexit = False
 
     def render(self, data: Any) -> dict[str, ImageArray]:
         """RGB images (height, width, 3) of the state in `data`, an MjData of the model."""
