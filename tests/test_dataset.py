@@ -11,6 +11,7 @@ from episodes import SPEC, START_NS, chunk_at, make_header, make_spec, readings_
 from rollout_manager.bag import EpisodeReader
 from rollout_manager.exceptions import BagError
 from trainer.dataset import WindowDataset, load_episode, load_episodes
+from trainer.decoding import WORTH_A_PROCESS, decode_bags
 from trainer.episode_arrays import EpisodeArrays, decode_episode, proposed_labels
 from trainer.episode_cache import EpisodeCache, cache_key, read_entry, write_entry
 from trainer.exceptions import DatasetError
@@ -228,3 +229,25 @@ def test_an_image_of_another_size_is_refused(tmp_path: Path) -> None:
 def test_a_dataset_needs_episodes_and_a_chunk() -> None:
     with pytest.raises(DatasetError, match="there are 0, chunk 8"):
         WindowDataset([], SPEC, 8)
+
+
+def test_processes_that_decode_give_the_arrays_of_one(tmp_path: Path) -> None:
+    bags = [
+        write_bag(tmp_path / "bags", make_header(f"e{i:02}"), 2 + i % 3, seed=i) for i in range(2 * WORTH_A_PROCESS)
+    ]
+    torn = write_bag(tmp_path / "torn", make_header("torn"), 4)
+    recording = next(torn.glob("*.mcap"))
+    recording.write_bytes(recording.read_bytes()[:-200])
+    alone = load_episodes([*bags, torn], SPEC, SIZE, EpisodeCache(tmp_path / "alone"))
+    cache = EpisodeCache(tmp_path / "together")
+    advanced: list[int] = []
+    decode_bags([*bags, torn], SPEC, SIZE, cache, 2, lambda: advanced.append(1))
+    assert len(advanced) == len(bags) + 1
+    assert sorted(p.name for p in cache.root.iterdir()) == sorted(p.name for p in (tmp_path / "alone").iterdir())
+    together = load_episodes([*bags, torn], SPEC, SIZE, cache, workers=2)
+    assert together.problems == alone.problems
+    assert list(alone.problems) == [str(torn)]
+    for one, other in zip(alone.episodes, together.episodes, strict=True):
+        assert one.header == other.header
+        np.testing.assert_array_equal(one.images, other.images)
+        np.testing.assert_array_equal(one.actions, other.actions)

@@ -138,19 +138,27 @@ def load_episode(path: Path, spec: RobotSpec, image_size: tuple[int, int], cache
 
 
 def load_episodes(
-    paths: Sequence[Path], spec: RobotSpec, image_size: tuple[int, int], cache: EpisodeCache, progress: bool = False
+    paths: Sequence[Path],
+    spec: RobotSpec,
+    image_size: tuple[int, int],
+    cache: EpisodeCache,
+    progress: bool = False,
+    workers: int = 1,
 ) -> LoadedEpisodes:
     """All bags as arrays, in the order of their paths. A bag that cannot be used is named, not fatal.
 
     Args:
         image_size: height and width that the network takes.
         progress: show it.
+        workers: processes that decode at once, where there is enough that is not in the cache.
 
     Raises:
         DatasetError: none of them can be used.
     """
     episodes: list[EpisodeArrays] = []
     problems: dict[str, str] = {}
+    if workers > 1:
+        _decode_new(paths, spec, image_size, cache, progress, workers)
     with ProgressBar("reading bags", len(paths), visible=progress) as bar:
         for path in sorted(paths):
             try:
@@ -162,3 +170,27 @@ def load_episodes(
         details = "; ".join(list(problems.values())[:3]) or "no bag was given"
         raise DatasetError(f"none of {len(paths)} bags can be trained on: {details}")
     return LoadedEpisodes(tuple(episodes), problems)
+
+
+def _decode_new(
+    paths: Sequence[Path],
+    spec: RobotSpec,
+    image_size: tuple[int, int],
+    cache: EpisodeCache,
+    progress: bool,
+    workers: int,
+) -> None:
+    """Decode what is not in the cache, several bags at a time."""
+    from trainer.decoding import decode_bags  # Its workers import this file.
+
+    new = [path for path in paths if not cache.has(_key(path, spec, image_size))]
+    with ProgressBar("decoding bags", len(new), visible=progress) as bar:
+        decode_bags(new, spec, image_size, cache, workers, bar.advance)
+
+
+def _key(path: Path, spec: RobotSpec, image_size: tuple[int, int]) -> str:
+    """The bag's name in a cache; empty where it cannot be read, which is told when it is to be."""
+    try:
+        return cache_key(EpisodeReader(path).digest, spec, image_size)
+    except BagError:
+        return ""

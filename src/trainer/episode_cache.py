@@ -28,6 +28,10 @@ class EpisodeCache:
 
     root: Path
 
+    def has(self, key: str) -> bool:
+        """Whether there is an entry, damaged or not."""
+        return bool(key) and (self.root / key).is_dir()
+
     def get(self, key: str, decode: Callable[[], EpisodeArrays]) -> EpisodeArrays:
         """The episode of a `cache_key`, decoded first where it is not there or damaged.
 
