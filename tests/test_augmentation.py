@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trainer.augmentation import augment, recolour, shift, shift_and_scale
+from trainer.augmentation import augment, recolour, shift, shift_and_scale, shift_at_once
 from trainer.config import AugmentationConfig
 from vla_policy_node.network.images import to_network
 
@@ -33,6 +33,12 @@ def test_a_shift_moves_whole_images_by_whole_pixels_and_repeats_edges() -> None:
         assert torch.equal(image[0], (line + dx).clamp(0, 11).expand(12, 12))
         assert torch.equal(image[1], (line + dy).clamp(0, 11)[:, None].expand(12, 12))
     assert {dx for dx, _ in seen} == {-2, -1, 0, 1, 2} == {dy for _, dy in seen}
+
+
+def test_the_shift_of_a_gpu_is_the_shift_of_a_cpu() -> None:
+    images = _pixels(32, 9)
+    corners = torch.randint(0, 7, (32, 2), generator=_generator(3))
+    assert torch.equal(shift_at_once(images, 3, corners), shift(images, 3, _generator(3)))
 
 
 def test_bilinear_shift_and_scale_is_the_map_it_says() -> None:

@@ -12,6 +12,7 @@ from rollout_manager.episode import Driver
 from trainer.dataset import WindowDataset
 from trainer.episode_arrays import EpisodeArrays
 from trainer.exceptions import ConfigError
+from trainer.prefetch import Prefetcher
 from trainer.sampler import WindowSampler
 
 
@@ -99,3 +100,12 @@ def test_bad_settings_are_named() -> None:
         _sampler(MIXED, 0)
     with pytest.raises(ConfigError, match="expert_share 2"):
         _sampler(MIXED, 4, 2)
+
+
+def test_batches_gathered_ahead_are_those_of_their_steps() -> None:
+    sampler = _sampler(MIXED, 16)
+    with Prefetcher(sampler, 5) as batches:
+        for step in (0, 1, 2, 4, 3, 4):
+            wanted, found = sampler.batch(step), batches.batch(step)
+            np.testing.assert_array_equal(found.mask, wanted.mask)
+            np.testing.assert_array_equal(found.instruction_ids, wanted.instruction_ids)

@@ -4,8 +4,6 @@ All that is random in a step is a function of the configuration's seed and the s
 resumed ends with the very weights of one that was not (on the same machine, with the same number of threads).
 """
 
-import hashlib
-import json
 import math
 import shutil
 import time
@@ -23,13 +21,16 @@ from torch import Tensor
 
 from trainer.augmentation import augment
 from trainer.averaging import WeightAverage
-from trainer.config import TrainingConfig, to_plain
+from trainer.config import TrainingConfig
+from trainer.cuda_graph import can_be_graphed, graphed
 from trainer.dataset import Batch
 from trainer.exceptions import TrainingError
 from trainer.objectives import OBJECTIVES
 from trainer.optimizer import learning_rate, make_optimizer
 from trainer.pieces import uninterrupted
+from trainer.prefetch import Prefetcher
 from trainer.progress import ProgressBar
+from trainer.run_identity import run_identity
 from trainer.sampler import WindowSampler
 from trainer.train_state import Candidate, Progress, RunIdentity, load_state, save_state
 from trainer.training_log import TrainingLog
@@ -41,9 +42,6 @@ from vla_policy_node.network.vla import VLANetwork
 
 Validate = Callable[[int, Path], float]
 """Score, higher is better, of the checkpoint in a folder, made after so many steps."""
-
-WHEN_NOT_WHAT = ("threads", "log_every", "save_every", "cache_features")
-"""Settings that a resumed run may have otherwise; of cached features, what came of the setting counts."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,11 @@ def train(
     """
     run = _Run(network, sampler, config, folder, lineage)
     first = run.progress.step
-    with TrainingLog(folder, first) as log, ProgressBar("training", config.steps, first, visible) as bar:
+    with (
+        run.batches,
+        TrainingLog(folder, first) as log,
+        ProgressBar("training", config.steps, first, visible) as bar,
+    ):
         try:
             while not run.progress.finished:
                 if not run.owes_candidate:
@@ -132,15 +134,20 @@ class _Run:
         torch.set_num_threads(config.threads)
         # Without a precision: accelerate keeps one for the whole process, and the next training may have another.
         self.accelerator = Accelerator(cpu=config.device == "cpu")
+        device = self.accelerator.device
+        # Without autocast's cache of weights: what is captured as a graph must convert them anew each time.
         self.half = torch.autocast(
-            self.accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"
+            device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16", cache_enabled=device.type == "cpu"
         )
         self.config, self.sampler, self.folder, self.lineage = config, sampler, folder, lineage
+        self.batches = Prefetcher(sampler, config.steps)
         self.network = network.to(self.accelerator.device)
         self.optimizer = make_optimizer(self.network, config.optimizer)
         self.prepared, self.stepper = self.accelerator.prepare(self.network, self.optimizer)
         self.average = WeightAverage(self.network, self.optimizer, config.average)
-        self.identity = RunIdentity(_identity(network, sampler, config, lineage))
+        self.identity = RunIdentity(run_identity(network, sampler, config, lineage))
+        parts = self.accelerator.num_processes * config.accumulation
+        self._to_be_graphed = can_be_graphed(self.network, device, parts)
         self._language: LanguageFeatures | None = None
         self._seconds: deque[float] = deque(maxlen=1000)
         self._losses: list[float] = []
@@ -226,7 +233,7 @@ class _Run:
             group["lr"] = rate
         self.prepared.train()
         self.stepper.zero_grad()
-        batch = self.sampler.batch(step)
+        batch = self.batches.batch(step)
         # Parts weigh as many steps as they hold, so accumulation gives the gradient of the whole batch.
         total, loss = int(batch.mask.sum()), 0.0
         for index in range(config.accumulation):
@@ -247,10 +254,16 @@ class _Run:
         seen = self._seen(torch.from_numpy(batch.seen).to(device), generator)
         proprioception = torch.from_numpy(batch.proprioception).to(device)
         language = self._features(batch)
+        if self._to_be_graphed and isinstance(seen, Tensor):
+            self.prepared = graphed(self.prepared, (seen, proprioception, *language), self.half)
+            self._to_be_graphed = False
 
         def predict(course: Course | None) -> Tensor:
+            arguments = (
+                (seen, proprioception, *language) if course is None else (seen, proprioception, *language, course)
+            )
             with self.half:
-                predicted: Tensor = self.prepared(seen, proprioception, *language, course)
+                predicted: Tensor = self.prepared(*arguments)
             return predicted.float()
 
         target = self.network.normalize_actions(torch.from_numpy(batch.actions).to(device))
@@ -275,31 +288,9 @@ class _Run:
         return LanguageFeatures(self._language.features[numbers], self._language.mask[numbers])
 
 
-def digest_of(content: object) -> str:
-    """SHA-256 (first 16 hex digits) of JSON values."""
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-
 def _check_finite(step: int, loss: float) -> None:
     if not math.isfinite(loss):
         raise TrainingError(
             f"gradient step {step}: the loss is {loss}; try a smaller optimizer.learning_rate than now, "
             "or mixed_precision 'no'"
         )
-
-
-def _identity(
-    network: VLANetwork, sampler: WindowSampler, config: TrainingConfig, lineage: Lineage
-) -> dict[str, object]:
-    training = {f"training.{k}": v for k, v in to_plain(config).items() if k not in WHEN_NOT_WHAT}
-    episodes = [(e.header.episode_id, e.bag_digest) for e in sampler.dataset.episodes]
-    features = sampler.dataset.episodes[0].features
-    return {
-        **training,
-        "vision_features": None if features is None else f"{features.dtype} {network.features_digest}",
-        "spec": network.spec.digest,
-        "network": network.config.to_dict(),
-        "statistics": network.statistics.to_dict(),
-        "parent": lineage.parent,
-        "episodes": digest_of(episodes),
-    }
