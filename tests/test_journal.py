@@ -53,6 +53,15 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> N
         assert journal.stages == ()
 
 
+def test_a_run_goes_on_with_other_settings_of_the_machine(tmp_path: Path) -> None:
+    with Journal(tmp_path, {"workers": 16, "base": {"device": "cuda", "steps": 9}}) as journal:
+        journal.run("train", lambda: {"steps": 9})
+    with Journal(tmp_path, {"workers": 2, "base": {"device": "cpu", "steps": 9}}) as journal:
+        assert journal.output("train") == {"steps": 9}
+    with pytest.raises(ConfigError, match=r"configuration: base\.steps: 9 there, 8 now\. Go"):
+        Journal(tmp_path, {"workers": 1, "base": {"device": "cpu", "steps": 8}})
+
+
 def test_tuples_and_lists_are_the_same_configuration(tmp_path: Path) -> None:
     Journal(tmp_path, {"tasks": ("push", "reach")}).close()
     Journal(tmp_path, {"tasks": ["push", "reach"]}).close()
@@ -114,3 +123,33 @@ def test_there_are_differences_exactly_between_different_trees(one: Any, other: 
     keys_with_none = json.dumps([one, other]).count("null")
     if one != other and not keys_with_none:
         assert differences(one, other)
+
+
+def _help(folder: str, times: Any, begun: Any) -> None:
+    with Journal(Path(folder), CONFIG, helping=True) as journal:
+        begun.set()
+        for stage in ("a", "b", "c"):
+            journal.run(stage, lambda: times.put(os.getpid()) or {"by": os.getpid()})
+
+
+def test_a_helper_does_what_has_not_begun_and_waits_for_what_has(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    times, begun = context.Queue(), context.Event()
+    with Journal(tmp_path, CONFIG) as journal:
+        helper = context.Process(target=_help, args=(str(tmp_path), times, begun))
+
+        def work() -> dict[str, Any]:
+            helper.start()
+            assert begun.wait(60)
+            time.sleep(0.5)  # Time for the helper to do the stage as well, if it did not wait.
+            return {"by": os.getpid()}
+
+        assert journal.run("a", work) == {"by": os.getpid()}
+        helper.join(60)
+        assert journal.run("b", lambda: {"by": os.getpid()}) == {"by": helper.pid}
+        assert journal.run("d", lambda: {"by": os.getpid()}) == {"by": os.getpid()}
+        assert [stage.name for stage in journal.stages] == ["a", "b", "c", "d"]
+    assert [times.get(timeout=5) for _ in range(2)] == [helper.pid] * 2
+    assert times.empty()
+    with Journal(tmp_path, CONFIG, helping=True), pytest.raises(TrainingError, match="in use by another helper"):
+        Journal(tmp_path, CONFIG, helping=True)

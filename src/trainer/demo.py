@@ -1,8 +1,8 @@
 """A whole run in one folder: the stages of filtered behaviour cloning, films of before and after, the report."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +13,7 @@ from rollout_manager.pool import WorkerPool
 from trainer.collectors import make_collector
 from trainer.config import save_config, to_plain
 from trainer.exceptions import ConfigError
-from trainer.fbc import filtered_behaviour_cloning
+from trainer.fbc import filtered_behaviour_cloning, references_beside
 from trainer.fbc_config import FBCConfig
 from trainer.fbc_stages import RunStages
 from trainer.features import cached_precision
@@ -35,11 +35,32 @@ def run_and_report(config: FBCConfig, folder: Path) -> Path:
         TrainerError, RolloutError, PolicyNodeError: a stage cannot be done; finished ones stay finished.
     """
     folder = folder.resolve()
+    with _stages(config, folder) as stages:
+        filtered_behaviour_cloning(config, stages)
+        stages.say("filming before and after, writing the report")
+        page = write_report(folder, make_films(config, folder))
+    print_table(gather(folder), folder, page)
+    return page
+
+
+def train_references(config: FBCConfig, folder: Path) -> None:
+    """Beside another process's `run_and_report`, train the arms that its policy is compared with, and end.
+
+    Raises:
+        As `run_and_report`.
+    """
+    with _stages(config, folder.resolve(), helping=True) as stages:
+        references_beside(config, stages)
+
+
+@contextmanager
+def _stages(config: FBCConfig, folder: Path, helping: bool = False) -> Iterator[RunStages]:
+    """The run's stages, with what works at them."""
     check(config)
     logging.disable_progress_bar()  # Of transformers: one of ours is on the screen already.
     console = Console(stderr=True, highlight=False)
     say = stopwatch(console)
-    with Journal(folder, to_plain(config)) as journal:
+    with Journal(folder, to_plain(config), helping, say) as journal:
         save_config(config, folder / "config.yaml")
         if journal.stages:
             say(
@@ -52,11 +73,7 @@ def run_and_report(config: FBCConfig, folder: Path) -> Path:
                 make_collector(via, config.environment, config.robot, pool, graphs, folder / "logs", say, config.rules)
             ) as collector,
         ):
-            filtered_behaviour_cloning(config, RunStages(config, folder, journal, collector, pool, say))
-        say("filming before and after, writing the report")
-        page = write_report(folder, make_films(config, folder))
-    print_table(gather(folder), folder, page)
-    return page
+            yield RunStages(config, folder, journal, collector, pool, say)
 
 
 def check(config: FBCConfig) -> None:

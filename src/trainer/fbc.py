@@ -9,7 +9,7 @@ same start and chosen on the same validation seeds (`control`), and the best che
 demonstrations alone ever gave (`best_bc`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,13 +86,10 @@ def filtered_behaviour_cloning(config: FBCConfig, stages: Stages) -> dict[str, T
     """
     stages.demonstrate()
     arms = {"bc": stages.train("bc", 0, None, ())}
-    policy = arms["bc"]
-    kept: list[str] = []
     tries: list[Tries] = []
-    while len(tries) < config.iterations and (tasks := not_mastered(policy.validation, config.collection.mastered)):
-        tries.append(stages.collect(len(tries) + 1, policy, tasks))
-        kept += stages.keep(tries[-1])
-        policy = arms[f"fbc_{len(tries)}"] = stages.train("fbc", len(tries), _start(config, policy), kept)
+    for collected, policy in _rounds(config, stages, arms["bc"]):
+        tries.append(collected)
+        arms[f"fbc_{len(tries)}"] = policy
     arms |= _references(config, stages, arms["bc"], tries)
     for arm, trained in arms.items():
         stages.evaluate(arm, trained)
@@ -100,6 +97,37 @@ def filtered_behaviour_cloning(config: FBCConfig, stages: Stages) -> dict[str, T
         for arm, trained in arms.items():
             stages.zero_shot(arm, trained)
     return arms
+
+
+def references_beside(config: FBCConfig, stages: Stages) -> None:
+    """Train what the policy is compared with, in a process beside the one of `filtered_behaviour_cloning`.
+
+    What one of the two has begun the other waits for: the policy tries while its control is trained. Where the rounds
+    end early the last controls are trained in vain.
+    """
+    stages.demonstrate()
+    base = stages.train("bc", 0, None, ())
+    if config.references.control:
+        _controls(config, stages, base, config.iterations)
+    if config.references.unfiltered:
+        policy, tries = base, list[Tries]()
+        for collected, _ in _rounds(config, stages, base):
+            tries.append(collected)
+            policy = _unfiltered(config, stages, policy, tries)
+
+
+def _rounds(config: FBCConfig, stages: Stages, base: Trained) -> Iterator[tuple[Tries, Trained]]:
+    """What each round collected, and the policy that came of it."""
+    policy = base
+    kept: list[str] = []
+    for i in range(1, config.iterations + 1):
+        tasks = not_mastered(policy.validation, config.collection.mastered)
+        if not tasks:
+            return
+        tries = stages.collect(i, policy, tasks)
+        kept += stages.keep(tries)
+        policy = stages.train("fbc", i, _start(config, policy), kept)
+        yield tries, policy
 
 
 def _start(config: FBCConfig, policy: Trained) -> Trained | None:
@@ -110,18 +138,27 @@ def _references(config: FBCConfig, stages: Stages, base: Trained, tries: Sequenc
     """The arms to compare with: trained as often and as long as the policy was, on other episodes."""
     arms: dict[str, Trained] = {}
     if config.references.control:
-        policy, cloned = base, [base]
-        for i in range(1, len(tries) + 1):
-            policy = stages.train("control", i, _start(config, policy), ())
-            cloned.append(policy)
-        arms["control"] = policy
+        cloned = [base, *_controls(config, stages, base, len(tries))]
+        arms["control"] = cloned[-1]
         # Of equals `max` takes the first: the one that was trained least.
         arms["best_bc"] = max(cloned, key=lambda trained: trained.score)
     if config.references.unfiltered:
         policy = base
-        episodes: list[str] = []
-        for i, collected in enumerate(tries, start=1):
-            episodes += stages.keep(collected, filtered=False)
-            policy = stages.train("unfiltered", i, _start(config, policy), episodes)
+        for i in range(1, len(tries) + 1):
+            policy = _unfiltered(config, stages, policy, tries[:i])
         arms["unfiltered"] = policy
     return arms
+
+
+def _controls(config: FBCConfig, stages: Stages, base: Trained, iterations: int) -> list[Trained]:
+    """After each iteration, the policy that was trained on demonstrations alone."""
+    cloned = [base]
+    for i in range(1, iterations + 1):
+        cloned.append(stages.train("control", i, _start(config, cloned[-1]), ()))
+    return cloned[1:]
+
+
+def _unfiltered(config: FBCConfig, stages: Stages, policy: Trained, tries: Sequence[Tries]) -> Trained:
+    """The next policy of those that learn from all tries so far."""
+    episodes = [path for collected in tries for path in stages.keep(collected, filtered=False)]
+    return stages.train("unfiltered", len(tries), _start(config, policy), episodes)

@@ -200,7 +200,7 @@ class RunStages:
         demonstrations = self._demonstrations()
         paths = [*demonstrations, *(self.folder.resolve() / path for path in episodes)]
         cache = EpisodeCache(self.folder / "cache")
-        loaded = load_episodes(paths, spec, image_size(network, spec), cache, progress=True)
+        loaded = load_episodes(paths, spec, image_size(network, spec), cache, progress=True, workers=config.workers)
         training = config.retrain if iteration else config.base
         result = behaviour_cloning(
             loaded.episodes,

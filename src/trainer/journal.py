@@ -1,11 +1,14 @@
-"""Which stages of a long run are finished, and what each gave: a stage that is finished is never done again."""
+"""Which stages of a long run are finished, and what each gave: a stage that is finished is never done again.
+
+A run belongs to one process, and another may help it: whoever comes to a stage first does it, the other waits.
+"""
 
 import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +18,10 @@ from trainer.exceptions import ConfigError, TrainingError
 
 Output: TypeAlias = dict[str, Any]
 """What a stage gives: plain JSON values."""
+
+WHERE_NOT_WHAT = ("workers", "graphs", "device", "threads", "log_every", "save_every", "cache_features")
+"""Settings of the machine, not of the run: a run goes on elsewhere with others. A single training that was begun holds
+to what its numbers depend on by itself."""
 
 
 @dataclass(frozen=True)
@@ -30,30 +37,42 @@ class Stage:
 
 
 class Journal(AbstractContextManager["Journal"]):
-    """The finished stages of the run in one folder, held for one process at a time.
+    """The finished stages of the run in one folder.
 
     Written anew and renamed after every stage, so a kill leaves the journal of before or of after it.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], helping: bool = False, say: Callable[[str], None] = print
+    ) -> None:
         """Open the folder's journal, or begin one.
+
+        Args:
+            helping: beside the process that the run belongs to; each of the two kinds once.
+            say: is told when a stage is waited for that the other process does.
 
         Raises:
             ConfigError: the folder holds a run of another configuration; the message says what differs.
-            TrainingError: another process works on it, or the journal is not readable.
+            TrainingError: another process of this kind works on it, or the journal is not readable.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "journal.json"
-        self._lock = (folder / "journal.lock").open("w")
+        self._locks = folder / "locks"
+        self._locks.mkdir(exist_ok=True)
+        self._say = say
+        who = "helper" if helping else "run"
+        self._lock = (self._locks / who).open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._lock.close()
             raise TrainingError(
-                f"'{folder}' is in use by another run: wait for it, or choose another output"
+                f"'{folder}' is in use by another {who}: wait for it, or choose another output"
             ) from error
         try:
-            self._stages = self._open(json.loads(json.dumps(config)))
+            self._config: Output = json.loads(json.dumps(config))
+            with self._alone("journal"):
+                self._stages = self._open()
         except (ConfigError, TrainingError):
             self._lock.close()
             raise
@@ -78,33 +97,59 @@ class Journal(AbstractContextManager["Journal"]):
         return None if stage is None else stage.output
 
     def run(self, name: str, work: Callable[[], Output]) -> Output:
-        """What the stage gave, done now unless it is finished."""
+        """What the stage gave, done now unless it is finished; waited for where another process is at it."""
         if (done := self.output(name)) is not None:
             return done
-        begun = time.monotonic()
-        output: Output = json.loads(json.dumps(work()))
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self._stages[name] = Stage(name, output, round(time.monotonic() - begun, 1), now)
-        self._write()
+        with self._alone(name.replace(" ", "_")):
+            self._stages |= _read_stages(self.path)
+            if (done := self.output(name)) is not None:
+                return done
+            begun = time.monotonic()
+            output: Output = json.loads(json.dumps(work()))
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            stage = Stage(name, output, round(time.monotonic() - begun, 1), now)
+            with self._alone("journal"):
+                self._stages = {**_read_stages(self.path), name: stage}
+                self._write()
         return output
 
-    def _open(self, config: Output) -> dict[str, Stage]:
-        self._config = config
+    @contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        """Within this, no other process is at it."""
+        with (self._locks / what).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._say(f"waiting for {what}, which another process is at")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _open(self) -> dict[str, Stage]:
         if not self.path.exists():
             self._stages = {}
             self._write()
             return {}
         journal = read_journal(self.path)
-        if changes := differences(journal["config"], config):
+        changes = differences(journal["config"], self._config)
+        if changes := [change for change in changes if _leaf(change) not in WHERE_NOT_WHAT]:
             raise ConfigError(
                 f"'{self.path.parent}' holds a run of another configuration: {'; '.join(changes)}. "
                 "Go on with the old one, or choose another output folder"
             )
-        return {stage["name"]: Stage(**stage) for stage in journal["stages"]}
+        return _read_stages(self.path)
 
     def _write(self) -> None:
         content = {"config": self._config, "stages": [asdict(stage) for stage in self._stages.values()]}
         write_json(self.path, content)
+
+
+def _leaf(change: str) -> str:
+    """Of what `differences` says, the last part of the key."""
+    return change.split(":")[0].rpartition(".")[2]
+
+
+def _read_stages(path: Path) -> dict[str, Stage]:
+    return {stage["name"]: Stage(**stage) for stage in read_journal(path)["stages"]}
 
 
 def read_journal(path: Path) -> Output:

@@ -24,6 +24,9 @@ class FBCCommand:
     """A configuration of config/fbc/, or the path of a YAML file."""
     minutes: float = 0.0
     """End after so long with exit code 3, for the same command to go on later; 0: when everything is done."""
+    references_beside: bool = False
+    """Train only the arms that the policy is compared with, beside the same command without this option: where there is
+    a GPU, it trains them while the policy tries."""
     run: Annotated[FBCConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: FBCConfig(tasks=("push-v3",)))
     """What is run."""
 
@@ -33,9 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     run = configured(FBCConfig, arguments, "fbc", "metaworld")
     options = parse(FBCCommand, arguments, "fbc", FBCCommand(output=tyro.MISSING, run=run))
 
-    from trainer.demo import run_and_report
+    from trainer.demo import run_and_report, train_references
     from trainer.pieces import piece_of
 
     with piece_of(options.minutes):
-        run_and_report(options.run, options.output)
+        (train_references if options.references_beside else run_and_report)(options.run, options.output)
     return 0
