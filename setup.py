@@ -32,6 +32,7 @@ REQUIREMENTS = [
     "pillow>=10",
     "rich>=13",
     "rosbags>=0.11.9",
+    "ruckig>=0.14",
     "safetensors>=0.5",
     "scipy>=1.13",
     "tensorboard>=2.17",

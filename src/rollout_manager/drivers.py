@@ -28,7 +28,8 @@ class PolicyDriver:
         if self._executor.wants_chunk(tick.stamp_ns):
             chunk = self._policy.act(tick.observation())
             self._executor.offer(chunk)
-        return Decision(self._safety.check(self._executor.next(tick.stamp_ns)).action, chunk)
+        seen = tick.proprioception() if self._safety.watches_joints else None
+        return Decision(self._safety.check(self._executor.next(tick.stamp_ns), (), seen).action, chunk)
 
 
 class ExpertDriver:

@@ -14,7 +14,15 @@ from rollout_manager.episode import ControlMode, EpisodeHeader, LabelSource, Out
 from rollout_manager.episode import Driver as DriverName
 from rollout_manager.exceptions import RolloutError
 from vla_policy_node.exceptions import PolicyNodeError
-from vla_policy_node.observation import Float32Array, Float64Array, Missing, Observation, ObservationBuffer, Readings
+from vla_policy_node.observation import (
+    Float32Array,
+    Float64Array,
+    Missing,
+    Observation,
+    ObservationBuffer,
+    Readings,
+    proprioception_of,
+)
 from vla_policy_node.policy import ActionChunk
 
 START_NS = 1_000_000_000
@@ -101,6 +109,11 @@ class Tick:
         if isinstance(observation, Missing):
             raise RolloutError(f"environment '{self._env.name}': no observation: {'; '.join(observation.reasons)}")
         return observation
+
+    def proprioception(self) -> Float32Array:
+        """What the robot senses of itself now, shape (P,); nothing is rendered for it."""
+        readings = self._readings or self._env.read(cameras=False)
+        return proprioception_of(self._env.spec, readings.joints, readings.ee_pose)
 
     def privileged_state(self) -> Float64Array:
         """For scripted experts, shape (S,)."""

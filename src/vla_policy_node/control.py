@@ -84,7 +84,7 @@ class LockstepControl:
             self._executor.offer(proposal.chunk)
         why = (proposal.error,) if proposal is not None and proposal.error else ()
         action = self._executor.next(tick_ns)
-        return Step(tick_ns, self._safety.check(action, why), proposal)
+        return Step(tick_ns, self._safety.check(action, why, observed.proprioception), proposal)
 
 
 class Ticker:
@@ -137,7 +137,7 @@ class RealTimeControl:
         self._ask = ask
         self._error = ""
         self._asked: int | None = None
-        self._unanswered: int | None = None
+        self._unanswered: Observation | None = None
 
     def reset(self) -> None:
         """Start a new episode."""
@@ -150,24 +150,26 @@ class RealTimeControl:
     def tick(self, now_ns: int, send: Callable[[Step], None]) -> None:
         """Send the command for now, then ask the network if a chunk is wanted: it would slow the sending down.
 
-        Nothing is sent where the chunk that was just asked for may still give the command (see `offer`).
+        Nothing is sent where the chunk that was just asked for may still give the command (see `offer`), nor to a robot
+        that is commanded by position before it is known where it stands.
         """
         observed = self._buffer.assemble(now_ns)
         if isinstance(observed, Missing):
             self._unanswered = None
-            send(Step(now_ns, self._safety.check(None, observed.reasons)))
+            if self._safety.located:
+                send(Step(now_ns, self._safety.check(None, observed.reasons)))
             return
-        action = self._executor.next(now_ns)
+        action, seen = self._executor.next(now_ns), observed.proprioception
         if action is not None:
             self._unanswered = None
-            send(Step(observed.stamp_ns, self._safety.check(action)))
+            send(Step(observed.stamp_ns, self._safety.check(action, (), seen)))
             self._request(observed)
         elif self._request(observed) and self._unanswered is None:
-            self._unanswered = observed.stamp_ns
+            self._unanswered = observed
         else:
             self._unanswered = None
             why = self._error or "policy: no chunk for this tick yet"
-            send(Step(observed.stamp_ns, self._safety.check(None, (why,))))
+            send(Step(observed.stamp_ns, self._safety.check(None, (why,), seen)))
 
     def offer(self, proposal: Proposal, now_ns: int) -> Step | None:
         """Take the network's answer; gives the command that a tick left open for it."""
@@ -176,9 +178,10 @@ class RealTimeControl:
             self._executor.offer(proposal.chunk)
         if self._unanswered is None:
             return None
-        stamp, self._unanswered = self._unanswered, None
+        observed, self._unanswered = self._unanswered, None
         why = (proposal.error,) if proposal.error else ()
-        return Step(stamp, self._safety.check(self._executor.next(now_ns), why), proposal)
+        command = self._safety.check(self._executor.next(now_ns), why, observed.proprioception)
+        return Step(observed.stamp_ns, command, proposal)
 
     def _request(self, observed: Observation) -> bool:
         if observed.stamp_ns == self._asked or not self._executor.wants_chunk(observed.stamp_ns):

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -196,25 +197,28 @@ class ObservationBuffer:
         if reasons:
             return Missing(tuple(reasons))
         images = {name: chosen[name] for name in self.spec.camera_names}
-        return Observation(tick_ns, images, self._proprioception(chosen), self.instruction)  # type: ignore[arg-type]
+        joints, pose = cast(Joints | None, chosen.get(JOINTS)), cast(Pose | None, chosen.get(POSE))
+        proprioception = proprioception_of(self.spec, joints, pose)
+        return Observation(tick_ns, images, proprioception, self.instruction)  # type: ignore[arg-type]
 
     def _late(self, now_ns: int) -> tuple[str, ...]:
         ages = {name: now_ns - stream.stamps[-1] for name, stream in self._streams.items()}
         limit = self.spec.max_skew_ns
         return tuple(f"{n}: last sample {age / 1e6:.0f} ms old" for n, age in ages.items() if age > limit)
 
-    def _proprioception(self, chosen: Mapping[str, Sample]) -> Float32Array:
-        joints, pose = chosen.get(JOINTS), chosen.get(POSE)
-        hand = _pose_values(self.spec, pose) if isinstance(pose, Pose) else {}
-        values = np.empty(len(self.spec.proprioception), np.float32)
-        for i, item in enumerate(self.spec.proprioception):
-            if item.source == "ee_pose":
-                values[i] = hand[item.key]
-            else:
-                assert isinstance(joints, Joints)
-                source = joints.position if item.source == "joint_position" else joints.velocity
-                values[i] = source[joints.names.index(item.key)]
-        return values
+
+def proprioception_of(spec: RobotSpec, joints: Joints | None, pose: Pose | None) -> Float32Array:
+    """What a robot senses of itself, shape (P,), in the spec's order and units; what the spec names must be there."""
+    hand = _pose_values(spec, pose) if pose is not None else {}
+    values = np.empty(len(spec.proprioception), np.float32)
+    for i, item in enumerate(spec.proprioception):
+        if item.source == "ee_pose":
+            values[i] = hand[item.key]
+        else:
+            assert joints is not None
+            source = joints.position if item.source == "joint_position" else joints.velocity
+            values[i] = source[joints.names.index(item.key)]
+    return values
 
 
 def rotation_columns(orientation: Float64Array) -> Float64Array:

@@ -28,6 +28,8 @@ POSE_KEYS = ("x", "y", "z", "qx", "qy", "qz", "qw", *ROTATION_KEYS)
 """Keys of an `ee_pose` field: position in metres, orientation as a unit quaternion or as columns of its matrix."""
 
 NANOSECONDS = 1_000_000_000
+NO_PART_OF_THE_DIGEST = ("noise", "velocity", "acceleration", "jerk", "joint", "lead", "levels")
+"""Of an action's dimension: how it is practised and made safe, not what a policy says."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,16 @@ class ActionDimension:
     noise: float = 1.0
     """What it gets of exploration's and demonstrations' noise, as a share; a target gets none. It says how to practise,
     not what the robot is, and so is no part of the digest."""
+    velocity: float = math.inf
+    """How fast what is sent may change, in the unit a second; this and what follows is no part of the digest."""
+    acceleration: float = math.inf
+    """How fast that velocity may change, in the unit a second squared."""
+    jerk: float = math.inf
+    """How fast that acceleration may change, in the unit a second cubed."""
+    joint: str = ""
+    """The joint whose position this dimension commands; it must be among proprioception's. Empty: none."""
+    lead: float = math.inf
+    """How far what is sent may be from where `joint` is measured, in the unit: an arm that is blocked is not pushed."""
     levels: tuple[float, ...] = ()
     """The only values that the robot tells apart, ascending; a policy answers with the nearest of them. Empty: all
     count. No part of the digest either: what was learned without them is not wrong."""
@@ -94,6 +106,16 @@ class ActionDimension:
             )
         if not self.low < self.high:
             raise SpecError(f"action '{self.name}': low {self.low} is not below high {self.high}")
+        for what in ("velocity", "acceleration", "jerk", "lead"):
+            if not getattr(self, what) > 0:
+                raise SpecError(f"action '{self.name}': {what} {getattr(self, what)} is not positive")
+        for what, before in (("jerk", "acceleration"), ("acceleration", "velocity")):
+            if getattr(self, what) < math.inf == getattr(self, before):
+                raise SpecError(f"action '{self.name}': {what} {getattr(self, what)} needs a limit of {before} too")
+        if self.lead < math.inf and not self.joint:
+            raise SpecError(f"action '{self.name}': lead {self.lead} needs the joint that it is measured at")
+        if self.joint and self.hold == "zero":
+            raise SpecError(f"action '{self.name}': it commands the position of '{self.joint}', so hold must be 'last'")
 
 
 @dataclass(frozen=True)
@@ -125,6 +147,9 @@ class RobotSpec:
         ):
             if repeated := sorted({n for n in names if names.count(n) > 1}):
                 raise SpecError(f"robot '{self.name}': {what} named twice: {', '.join(repeated)}")
+        measured = [f.key for f in self.proprioception if f.source == "joint_position"]
+        for dimension in (d for d in self.action if d.joint):
+            _one_of(f"robot '{self.name}': action '{dimension.name}': joint", dimension.joint, measured)
 
     @property
     def camera_names(self) -> tuple[str, ...]:
@@ -139,6 +164,12 @@ class RobotSpec:
         """The joints that proprioception reads, each once, in the spec's order."""
         joints = [f.key for f in self.proprioception if f.source != "ee_pose"]
         return tuple(dict.fromkeys(joints))
+
+    @cached_property
+    def measured_at(self) -> tuple[int | None, ...]:
+        """For each dimension of the action, where proprioception has the position of the joint that it commands."""
+        places = {f.key: i for i, f in enumerate(self.proprioception) if f.source == "joint_position"}
+        return tuple(places.get(dimension.joint) for dimension in self.action)
 
     @property
     def uses_pose(self) -> bool:
@@ -192,14 +223,14 @@ class RobotSpec:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (first 16 hex digits) of what a policy depends on: everything but topics, transports,
-        exploration and levels."""
+        """SHA-256 (first 16 hex digits) of what a policy depends on: not topics, `explore`, `NO_PART_OF_THE_DIGEST`."""
         content = asdict(self)
         del content["explore"]
         for camera in content["cameras"]:
             del camera["topic"], camera["transport"]
         for dimension in content["action"]:
-            del dimension["noise"], dimension["levels"]
+            for what in NO_PART_OF_THE_DIGEST:
+                del dimension[what]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,0 +1,179 @@
+"""Commands that an arm can follow: what is sent never changes faster than velocity, acceleration and jerk allow.
+
+Ruckig (Berscheid and Kroeger 2021, Jerk-limited Real-time Trajectory Generation with Arbitrary Target States) gives,
+for each tick, the fastest motions from what was sent last to what is wanted now. Of one the first step is sent only if
+the arm can still be stopped within the position limits from where it leads to; else the arm brakes. So from everything
+that is ever sent there is a way to stop.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from ruckig import ControlInterface, InputParameter, Result, Ruckig, Trajectory
+
+from vla_policy_node.observation import Float64Array
+from vla_policy_node.spec import ActionDimension
+
+TOLERANCE = 1e-9
+"""Of a position limit, in the value's unit: rounding in Ruckig's extrema."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Where one commanded value is, and how it changes: units, units a second, and so on."""
+
+    position: float
+    velocity: float = 0.0
+    acceleration: float = 0.0
+
+    @property
+    def still(self) -> bool:
+        """Whether it stays where it is."""
+        return self.velocity == 0.0 == self.acceleration
+
+
+class MotionLimiter:
+    """Limits one dimension of the action. Values are in its unit, time in seconds."""
+
+    def __init__(self, dimension: ActionDimension, period_s: float) -> None:
+        self._dimension, self._period_s = dimension, period_s
+        self._ruckig = Ruckig(1, period_s)
+        self._input = InputParameter(1)
+        self._input.max_velocity = [dimension.velocity]
+        self._input.max_acceleration = [dimension.acceleration]
+        self._input.max_jerk = [dimension.jerk]
+        self.motion = Motion(0.0)
+        self._target: float | None = None
+
+    def start(self, position: float) -> None:
+        """Stand still at a position, inside its limits or not; from outside it may only come back."""
+        self.motion = Motion(position)
+        self._target = None
+
+    def towards(self, target: float) -> float:
+        """What to send next on the way to a target within the position limits."""
+        # A target that moves is followed at its speed: to plan a rest at each of its places would lag behind it. But to
+        # come by at full speed from near by, one would first go back: of the ways the one that gets nearest.
+        speed = 0.0 if self._target is None else (target - self._target) / self._period_s
+        self._target = target
+        limit = self._dimension.velocity
+        speeds = dict.fromkeys(min(limit, max(-limit, share * speed)) for share in (1.0, 0.5, 0.0))
+        planned = [motion for velocity in speeds if (motion := self._plan(target, velocity)) is not None]
+        safe = [motion for motion in planned if self._can_stop(motion)]
+        if not safe:
+            return self.stop()
+        return self._go(min(safe, key=lambda motion: abs(motion.position - target)))
+
+    def stop(self) -> float:
+        """What to send next to come to rest as soon as the limits allow."""
+        self._target = None
+        if self.motion.still:
+            return self.motion.position
+        stopped = self._braking(self.motion)
+        return self._go(self._at(stopped, min(self._period_s, stopped.duration)))
+
+    def _go(self, motion: Motion) -> float:
+        self.motion = motion
+        return motion.position
+
+    def _plan(self, target: float, velocity: float) -> Motion | None:
+        """The motion one period on the fastest way to a target; None where there is no way."""
+        self._set(self.motion)
+        self._input.control_interface = ControlInterface.Position
+        self._input.target_position, self._input.target_velocity = [target], [velocity]
+        self._input.target_acceleration = [0.0]
+        self._input.minimum_duration = self._period_s  # Not ahead of a target that moves within the limits.
+        trajectory = Trajectory(1)
+        if self._ruckig.calculate(self._input, trajectory) not in (Result.Working, Result.Finished):
+            return None
+        return self._at(trajectory, self._period_s)
+
+    def _can_stop(self, motion: Motion) -> bool:
+        """Whether the arm can come to rest from there without leaving the limits, or, outside them, going further."""
+        extrema = self._braking(motion).position_extrema[0]
+        now, dimension = self.motion.position, self._dimension
+        low, high = min(dimension.low, now), max(dimension.high, now)
+        return bool(extrema.min >= low - TOLERANCE and extrema.max <= high + TOLERANCE)
+
+    def _braking(self, motion: Motion) -> Trajectory:
+        """The fastest way to rest. Never refused: limits are positive, and any state may be slowed down."""
+        self._set(motion)
+        self._input.control_interface = ControlInterface.Velocity
+        self._input.target_velocity = self._input.target_acceleration = [0.0]
+        self._input.minimum_duration = None
+        trajectory = Trajectory(1)
+        self._ruckig.calculate(self._input, trajectory)
+        return trajectory
+
+    def _set(self, motion: Motion) -> None:
+        self._input.current_position = [motion.position]
+        self._input.current_velocity = [motion.velocity]
+        self._input.current_acceleration = [motion.acceleration]
+
+    def _at(self, trajectory: Trajectory, time_s: float) -> Motion:
+        position, velocity, acceleration = trajectory.at_time(time_s)
+        # A profile of constant acceleration ends with it; at rest there is none.
+        rest = time_s >= trajectory.duration and abs(velocity[0]) < TOLERANCE
+        return Motion(position[0], 0.0 if rest else velocity[0], 0.0 if rest else acceleration[0])
+
+
+class RateLimiter:
+    """As `MotionLimiter`, for a dimension of which only the velocity is limited: it stops at once."""
+
+    def __init__(self, dimension: ActionDimension, period_s: float) -> None:
+        self._step = dimension.velocity * period_s
+        self._position = 0.0
+
+    def start(self, position: float) -> None:
+        """Stand still at a position."""
+        self._position = position
+
+    def towards(self, target: float) -> float:
+        """What to send next on the way to a target."""
+        self._position += min(self._step, max(-self._step, target - self._position))
+        return self._position
+
+    def stop(self) -> float:
+        """What was sent last."""
+        return self._position
+
+
+def make_limiter(dimension: ActionDimension, period_s: float) -> MotionLimiter | RateLimiter | None:
+    """What limits how a dimension changes; None where nothing does."""
+    if math.isfinite(dimension.acceleration):
+        return MotionLimiter(dimension, period_s)
+    return RateLimiter(dimension, period_s) if math.isfinite(dimension.velocity) else None
+
+
+class ActionMotion:
+    """All dimensions of an action that have motion limits; the others pass."""
+
+    def __init__(self, dimensions: tuple[ActionDimension, ...], rate_hz: float) -> None:
+        found = {i: make_limiter(dimension, 1 / rate_hz) for i, dimension in enumerate(dimensions)}
+        self._limiters = {i: limiter for i, limiter in found.items() if limiter is not None}
+
+    def __bool__(self) -> bool:
+        return bool(self._limiters)
+
+    def start(self, action: Float64Array) -> None:
+        """Stand still at an action (A,)."""
+        for i, limiter in self._limiters.items():
+            limiter.start(float(action[i]))
+
+    def towards(self, action: Float64Array) -> Float64Array:
+        """What to send of an action (A,) that is within its limits."""
+        sent = np.array(action, np.float64)
+        for i, limiter in self._limiters.items():
+            sent[i] = limiter.towards(float(action[i]))
+        return sent
+
+    def stop(self, action: Float64Array, holds_last: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> Float64Array:
+        """What to send to come to rest: targets stop where they can, speeds and deltas go down to 0.
+
+        Args: action: what dimensions without motion limits hold, (A,); holds_last: which dimensions are targets, (A,).
+        """
+        sent = np.array(action, np.float64)
+        for i, limiter in self._limiters.items():
+            sent[i] = limiter.stop() if holds_last[i] else limiter.towards(0.0)
+        return sent

@@ -1,0 +1,167 @@
+"""Motion limits: whatever is asked for, what is sent can be followed, and can be stopped within the limits."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_robot import ROBOT
+
+from vla_policy_node.exceptions import SpecError
+from vla_policy_node.motion import MotionLimiter
+from vla_policy_node.safety import LimitMode, SafetyFilter
+from vla_policy_node.spec import ActionDimension, RobotSpec
+
+PERIOD = 1 / 30
+Floats = npt.NDArray[np.float64]
+
+
+def joint(velocity: float = 2.0, acceleration: float = 10.0, jerk: float = 500.0, lead: float = math.inf) -> RobotSpec:
+    """A robot of one joint in [-1, 1] rad that is commanded by position, at 30 Hz."""
+    dimension = ActionDimension(
+        "a", "rad", -1, 1, "last", velocity=velocity, acceleration=acceleration, jerk=jerk, joint="elbow", lead=lead
+    )
+    return replace(ROBOT, rate_hz=30.0, action=(dimension,))
+
+
+def check_limits(sent: Floats, dimension: ActionDimension) -> None:
+    """Differences of positions that are one period apart, the arm at rest before the first."""
+    positions = np.concatenate([np.full(3, sent[0]), sent])
+    velocity = np.diff(positions) / PERIOD
+    acceleration = np.diff(velocity) / PERIOD
+    jerk = np.diff(acceleration) / PERIOD
+    # float32 is off by 6e-8 of the position; each difference divides that by a period once more.
+    assert np.abs(velocity).max() <= dimension.velocity * 1.0001 + 1e-5
+    assert np.abs(acceleration).max() <= dimension.acceleration * 1.0001 + 1e-3
+    assert np.abs(jerk).max() <= dimension.jerk * 1.001 + 0.1
+    assert positions.min() >= dimension.low - 1e-6
+    assert positions.max() <= dimension.high + 1e-6
+
+
+def seen(elbow: float) -> npt.NDArray[np.float32]:
+    """Proprioception of `ROBOT` with its elbow there."""
+    return np.array([0.0, elbow, 0.0], np.float32)
+
+
+COMMANDS = st.lists(
+    st.one_of(st.none(), st.floats(-5, 5), st.just(math.nan), st.sampled_from([-1.0, 1.0])), min_size=1, max_size=60
+)
+LIMIT = st.floats(-0.5, 2).map(lambda x: 10**x)
+
+
+@settings(deadline=None)
+@given(COMMANDS, LIMIT, LIMIT, st.one_of(st.just(math.inf), st.floats(1, 4).map(lambda x: 10**x)), st.floats(-1, 1))
+def test_no_sequence_of_inputs_makes_a_command_leave_the_limits(
+    commands: list[float | None], velocity: float, acceleration: float, jerk: float, start: float
+) -> None:
+    spec = joint(velocity, acceleration, jerk)
+    gate = SafetyFilter(spec)
+    sent = [start]
+    for wanted in commands:
+        sent.append(float(gate.check(None if wanted is None else [wanted], (), seen(start)).action[0]))
+    for _ in range(5):
+        sent.append(float(gate.hold(("stopped",)).action[0]))
+    check_limits(np.array(sent, np.float64), spec.action[0])
+
+
+@settings(deadline=None)
+@given(COMMANDS, st.floats(-1, 1))
+def test_a_hold_comes_to_rest_and_stays_there(commands: list[float | None], start: float) -> None:
+    gate = SafetyFilter(joint())
+    for wanted in commands:
+        gate.check(None if wanted is None else [wanted], (), seen(start))
+    # From 2 rad/s at 10 rad/s^2 it takes 0.2 s, and 0.04 s for the acceleration to rise and fall.
+    held = [gate.hold(("stopped",)) for _ in range(12)]
+    assert all(command.held and command.reasons == ("stopped",) for command in held)
+    assert len({float(command.action[0]) for command in held[-4:]}) == 1
+
+
+def test_a_motion_within_the_limits_is_followed_without_lag() -> None:
+    limiter = MotionLimiter(joint().action[0], PERIOD)
+    limiter.start(0.0)
+    wanted = 0.5 * np.sin(2 * np.pi * 0.2 * PERIOD * np.arange(300))
+    errors = np.array([limiter.towards(float(x)) for x in wanted]) - wanted
+    assert np.abs(errors[60:]).max() < 1e-6
+
+
+def test_a_step_is_gone_to_as_fast_as_allowed_by_hand() -> None:
+    # 0.5 rad at 10 rad/s^2 without a limit of jerk: half the way takes sqrt(0.5 / 10) = 0.2236 s, 6.7 periods.
+    limiter = MotionLimiter(joint(jerk=math.inf).action[0], PERIOD)
+    limiter.start(0.0)
+    positions = [limiter.towards(0.5) for _ in range(16)]
+    assert positions[0] == pytest.approx(0.5 * 10 * PERIOD**2)
+    assert positions[6] < 0.25 + 0.02
+    assert positions[13] == pytest.approx(0.5, abs=1e-3)
+    assert positions[-1] == pytest.approx(0.5, abs=1e-9)
+
+
+def test_what_has_no_motion_limits_passes_as_it_is() -> None:
+    gate = SafetyFilter(ROBOT)
+    assert gate.check([0.5, 4.0, 1.0]).action.tolist() == [0.5, 4.0, 1.0]
+    assert gate.check([-0.5, -2.0, 0.0]).action.tolist() == [-0.5, -2.0, 0.0]
+
+
+def test_a_speed_goes_down_to_0_as_fast_as_it_may() -> None:
+    up = replace(ROBOT.action[0], velocity=1.5)  # m/s in a second: 0.05 in a period
+    gate = SafetyFilter(replace(ROBOT, rate_hz=30.0, action=(up, *ROBOT.action[1:])))
+    for _ in range(4):
+        command = gate.check([0.5, 0.0, 0.0])
+    assert command.action[0] == pytest.approx(0.2)
+    assert command.reasons == ("motion: up goes as fast as it may",)
+    assert [round(float(gate.hold(("x",)).action[0]), 6) for _ in range(5)] == [0.15, 0.1, 0.05, 0.0, 0.0]
+
+
+def test_it_begins_where_the_joint_is_and_sends_nothing_before() -> None:
+    gate = SafetyFilter(joint())
+    assert not gate.located
+    command = gate.check(None, ("camera: late",), seen(0.4))
+    assert gate.located
+    assert command.action[0] == pytest.approx(0.4)
+    assert command.held
+
+
+def test_from_outside_its_limits_it_may_only_come_back() -> None:
+    gate = SafetyFilter(joint())
+    positions = [float(gate.check([1.0], (), seen(1.2)).action[0]) for _ in range(30)]
+    assert positions[0] < 1.2
+    assert positions == sorted(positions, reverse=True)
+    assert positions[-1] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("mode", ["clamp", "reject"])
+def test_a_blocked_arm_is_not_pushed(mode: LimitMode) -> None:
+    gate = SafetyFilter(joint(lead=0.1), mode)
+    commands = [gate.check([0.8], (), seen(0.0)) for _ in range(30)]
+    furthest = max(float(command.action[0]) for command in commands)
+    assert furthest == pytest.approx(0.1 if mode == "clamp" else 0.0, abs=1e-6)
+    assert commands[0].held == (mode == "reject")
+    assert commands[0].reasons[0] == "action: a 0.8 is more than 0.1 from elbow at 0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"velocity": 0.0}, "velocity 0.0 is not positive"),
+        ({"jerk": -1.0}, "jerk -1.0 is not positive"),
+        ({"acceleration": math.nan}, "acceleration nan is not positive"),
+        ({"velocity": 1.0, "jerk": 5.0}, "jerk 5.0 needs a limit of acceleration too"),
+        ({"acceleration": 5.0}, "acceleration 5.0 needs a limit of velocity too"),
+        ({"lead": 0.1}, "lead 0.1 needs the joint"),
+        ({"joint": "elbow", "hold": "zero"}, "so hold must be 'last'"),
+    ],
+)
+def test_a_wrong_limit_is_refused(changes: dict[str, object], why: str) -> None:
+    with pytest.raises(SpecError, match=f"action 'up': .*{why}"):
+        replace(ROBOT.action[0], **{"hold": "last", **changes})  # type: ignore[arg-type]
+
+
+def test_a_joint_that_is_not_measured_is_refused() -> None:
+    with pytest.raises(SpecError, match="action 'a': joint 'wrist' is not one of elbow, grip"):
+        replace(joint(), action=(replace(joint().action[0], joint="wrist"),))
+
+
+def test_motion_limits_do_not_make_another_robot() -> None:
+    assert joint().digest == joint(velocity=1.0, jerk=math.inf, lead=0.2).digest
