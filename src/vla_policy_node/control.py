@@ -5,7 +5,7 @@ never waits: it sends what the chunks at hand say, and a chunk that arrives late
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vla_policy_node.chunking import ChunkExecutor
@@ -75,10 +75,17 @@ class LockstepControl:
         """The instant that `due` gave last."""
         return self._answered
 
-    def answer(self, policy: Policy, observed: Observation | Missing, tick_ns: int) -> Step:
-        """The command for one tick; asks the policy where the executor wants a chunk."""
+    def answer(
+        self, policy: Policy, observed: Observation | Missing, tick_ns: int, stopped: Sequence[str] = ()
+    ) -> Step:
+        """The command for one tick; asks the policy where the executor wants a chunk.
+
+        Args: stopped: why the robot must hold, whatever the policy says.
+        """
         if isinstance(observed, Missing):
-            return Step(tick_ns, self._safety.check(None, observed.reasons))
+            return Step(tick_ns, self._safety.check(None, (*stopped, *observed.reasons)))
+        if stopped:
+            return Step(tick_ns, self._safety.check(None, stopped, observed.proprioception))
         proposal = propose(policy, observed) if self._executor.wants_chunk(tick_ns) else None
         if proposal is not None and proposal.chunk is not None:
             self._executor.offer(proposal.chunk)
@@ -147,17 +154,20 @@ class RealTimeControl:
         self._error = ""
         self._asked = self._unanswered = None
 
-    def tick(self, now_ns: int, send: Callable[[Step], None]) -> None:
+    def tick(self, now_ns: int, send: Callable[[Step], None], stopped: Sequence[str] = ()) -> None:
         """Send the command for now, then ask the network if a chunk is wanted: it would slow the sending down.
 
         Nothing is sent where the chunk that was just asked for may still give the command (see `offer`), nor to a robot
         that is commanded by position before it is known where it stands.
+
+        Args: stopped: why the robot must hold, whatever the policy says; empty where nothing stops it.
         """
         observed = self._buffer.assemble(now_ns)
-        if isinstance(observed, Missing):
+        if stopped or isinstance(observed, Missing):
             self._unanswered = None
+            missing = observed.reasons if isinstance(observed, Missing) else ()
             if self._safety.located:
-                send(Step(now_ns, self._safety.check(None, observed.reasons)))
+                send(Step(now_ns, self._safety.hold((*stopped, *missing))))
             return
         action, seen = self._executor.next(now_ns), observed.proprioception
         if action is not None:
@@ -177,7 +187,7 @@ class RealTimeControl:
         if proposal.chunk is not None:
             self._executor.offer(proposal.chunk)
         if self._unanswered is None:
-            return None
+            return None  # No tick waits, or it was stopped meanwhile.
         observed, self._unanswered = self._unanswered, None
         why = (proposal.error,) if proposal.error else ()
         command = self._safety.check(self._executor.next(now_ns), why, observed.proprioception)

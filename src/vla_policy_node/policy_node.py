@@ -15,30 +15,31 @@ from vla_policy_node.control import LockstepControl, Proposal, RealTimeControl, 
 from vla_policy_node.diagnostics import StreamMonitor
 from vla_policy_node.exceptions import CheckpointError, MessageError, PolicyNodeError
 from vla_policy_node.inference import InferenceThread
-from vla_policy_node.messages import add_to_buffer, observation_topics, stamp_of
+from vla_policy_node.messages import add_to_buffer, stamp_of
 from vla_policy_node.observation import Missing, Observation, ObservationBuffer
+from vla_policy_node.observation_inputs_node import ObservationInputs
 from vla_policy_node.policy_loading import PolicySlot
 from vla_policy_node.policy_output import PolicyOutput
 from vla_policy_node.policy_parameters import CHOICES, FIXED, PARAMETERS, refusal
 from vla_policy_node.ros_node import (
-    LATCHED,
     ParameterError,
     check_choices,
     declare,
     exit_process,
     message_class,
     publish_diagnostics,
+    publishers,
     rclpy_maker,
     result,
     run_node,
     settable,
     subscribers,
-    take_waiting,
     topic_qos,
 )
 from vla_policy_node.safety import SafetyFilter
 from vla_policy_node.spec import NANOSECONDS, RobotSpec, load_spec
-from vla_policy_node.topics import ACTION, ACTION_CHUNK, DIAGNOSTICS, INSTRUCTION, MESSAGE_TYPES
+from vla_policy_node.stop_inputs_node import StopInputs
+from vla_policy_node.topics import ACTION, ACTION_CHUNK, DIAGNOSTICS, INSTRUCTION, JOINT_STATES, MESSAGE_TYPES
 
 SWITCH_S = 0.0005
 """How long one Python thread may keep the interpreter: at Python's 5 ms a tick would wait that long for the network."""
@@ -104,6 +105,8 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._disable()
+        self._inputs.close()
+        self._stops.close()
         for destroy, entity in self._entities:
             destroy(entity)
         self._entities = []
@@ -123,30 +126,18 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         self._proposals: list[tuple[int, Proposal]] = []
 
     def _open_topics(self) -> None:
-        stale_ns = max(self._spec.max_skew_ns, NANOSECONDS)
-        self._monitors: dict[str, StreamMonitor] = {}
-        self._inputs: dict[str, Any] = {}
-        for topic, kind in observation_topics(self._spec).items():
-            self._monitors[topic] = StreamMonitor(topic, None if topic in LATCHED else stale_ns)
-            callback = partial(self._on_message, topic)
-            subscription = self.create_subscription(
-                message_class(kind),
-                topic,
-                callback,
-                topic_qos(topic, self._lockstep),
-                qos_overriding_options=settable(),
-            )
-            self._inputs[topic] = subscription
-            self._entities.append((self.destroy_subscription, subscription))
+        self._inputs = ObservationInputs(self, self._spec, self._lockstep, self._receive)
+        self._stops = StopInputs(self, self._on_stop_heard)
         for topic in (ACTION, ACTION_CHUNK, DIAGNOSTICS):
             publisher = self.create_lifecycle_publisher(
                 message_class(MESSAGE_TYPES[topic]), topic, topic_qos(topic, True), qos_overriding_options=settable()
             )
             self._entities.append((self.destroy_lifecycle_publisher, publisher))
-        action, chunk, self._diagnostics = (entity for _, entity in self._entities[-3:])
+        action, chunk, self._diagnostics = (entity for _, entity in self._entities)
         self._output = PolicyOutput(self._make, self._spec, action.publish, chunk.publish, self._lockstep)
         self._entities.append((self.destroy_service, self.create_service(SetBool, "~/enable", self._on_enable)))
-        self._entities.append((self.destroy_service, self.create_service(Trigger, "~/describe", self._on_describe)))
+        for name, callback in (("~/describe", self._on_describe), ("~/clear_stop", self._on_clear_stop)):
+            self._entities.append((self.destroy_service, self.create_service(Trigger, name, callback)))
         self._guard = self.create_guard_condition(self._on_proposal)
         self._entities.append((self.destroy_guard_condition, self._guard))
 
@@ -199,13 +190,14 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         """Start an episode; returns the digest of the checkpoint that drives it."""
         if not self._clocks or self._slot is None:
             raise PolicyNodeError("policy_node is not active; activate it first (parameter autostart does)")
+        self._stops.start()
+        self._check_alone()
         slot = self._slot
         seed, scale = self._get("episode_seed"), self._get("exploration")
         # On the inference thread, so behind whatever it still does for the last episode.
         digest = self._thread.submit(lambda: slot.start_episode(seed, scale)).result()
         self._build_control()
-        for monitor in self._monitors.values():
-            monitor.restart()
+        self._inputs.restart()
         self._start_ns = self._get("start_stamp_ns")
         self.failure, self._enabled = "", True
         return digest
@@ -213,21 +205,44 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
     def _disable(self) -> None:
         was, self._enabled = self._enabled, False
         self._episode += 1
+        if self._entities:
+            self._stops.latch.rest()
         if was and not self._lockstep:
-            self._output.send(Step(self._now(), self._safety.hold(("disabled",))))
+            self._hold("disabled")
+
+    def _check_alone(self) -> None:
+        """Raises: PolicyNodeError: somebody else commands this robot as well."""
+        others = publishers(self, ACTION)
+        others.remove(self.get_name())
+        if others and (not self._lockstep or self.get_name() in others):
+            raise PolicyNodeError(f"'{self.resolve_topic_name(ACTION)}' is published by {', '.join(others)} as well")
+
+    def _on_stop_heard(self) -> None:
+        if self._enabled and not self._lockstep and (reasons := self._stops.reasons()):
+            self._hold(*reasons)
+
+    def _on_clear_stop(self, request: Any, response: Any) -> Any:
+        self._disable()
+        try:
+            self._stops.clear()
+        except PolicyNodeError as error:
+            response.success, response.message = False, str(error)
+            return response
+        response.success, response.message = True, "cleared; enable the policy to go on"
+        return response
+
+    def _hold(self, *reasons: str) -> None:
+        """Command the robot to rest now, if it is known where it is."""
+        if self._safety.located:
+            self._output.send(Step(self._now(), self._safety.hold(reasons)))
 
     # Data
 
-    def _on_message(self, topic: str, message: Any) -> None:
-        self._receive(topic, message)
-        for other, subscription in self._inputs.items():
-            for waiting in take_waiting(subscription):
-                self._receive(other, waiting)
-
-    def _receive(self, topic: str, message: Any) -> None:
+    def _receive(self, topic: str, message: Any, monitor: StreamMonitor) -> None:
         stamp_ns = stamp_of(message) if topic != INSTRUCTION else None
-        monitor = self._monitors[topic]
         monitor.received(self._now(), stamp_ns)
+        if topic == JOINT_STATES:
+            self._stops.joints(message)
         if stamp_ns is not None and (not self._enabled or stamp_ns < self._start_ns):
             return
         try:
@@ -252,7 +267,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
     def _answer(self, observed: Observation | Missing, tick_ns: int, episode: int) -> None:
         """On the inference thread: a lockstep tick from observation to command."""
         assert self._slot is not None
-        step = self._lockstep_control.answer(self._slot.policy, observed, tick_ns)
+        step = self._lockstep_control.answer(self._slot.policy, observed, tick_ns, self._stops.reasons())
         if episode == self._episode:
             self._output.send(step)
 
@@ -261,7 +276,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
             self._tick()
 
     def _tick(self) -> None:
-        self._real_time_control.tick(self._now(), self._output.send)
+        self._real_time_control.tick(self._now(), self._output.send, self._stops.reasons())
 
     def _ask(self, observation: Observation) -> bool:
         if self._thread.busy:
@@ -289,7 +304,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         if (error := future.exception()) is None:
             return
         self._enabled = False
-        self._output.send(Step(self._now(), self._safety.hold((str(error),))))
+        self._hold(str(error))
         self.failure = f"{type(error).__name__}: {error}"
         self.get_logger().fatal(f"policy failed, robot holds, disabled: {self.failure}")
 
@@ -298,7 +313,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
 
     def _publish_diagnostics(self) -> None:
         now_ns = self._now()
-        streams = [m.status(now_ns, self.count_publishers(t)) for t, m in self._monitors.items()]
+        streams = self._inputs.statuses(now_ns)
         digest = self._slot.digest if self._slot is not None else ""
         policy = self._output.status(self._enabled, digest, self.failure, streams)
         publish_diagnostics(self._diagnostics, self._make, self.get_name(), now_ns, [policy, *streams])

@@ -17,9 +17,14 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
         0.0,
         "how far the next episode tries something else: noise on its chunks, or a shifted aim, as the robot says",
     ),
+    "estop_within_s": (0.0, "how often /estop must be heard, so that a cut cable stops the robot; 0: it need not be"),
+    "deadman_button": (-1, "button of /joy that must be held while the policy drives; -1: none"),
+    "deadman_within_s": (0.5, "how often /joy must be heard then"),
+    "standstill": (0.0, "highest speed of a joint, its unit a second, at which ~/enable is accepted; 0: any"),
     "start_stamp_ns": (0, "samples stamped earlier belong to an earlier episode and are passed over"),
 }
-FIXED = ("robot", "mode", "limits", "device", "autostart")
+STOPS = ("estop_within_s", "deadman_button", "deadman_within_s", "standstill")
+FIXED = ("robot", "mode", "limits", "device", "autostart", *STOPS)
 """What is read once, when the node is configured."""
 CHOICES = {"mode": ("lockstep", "real_time"), "execute": ("replan", "ensemble"), "limits": ("clamp", "reject")}
 
@@ -30,6 +35,8 @@ def refusal(name: str, value: Any) -> str:
         return f"{name} '{value}' is not one of {', '.join(CHOICES[name])}"
     if name == "exploration" and not 0.0 <= value <= 2.0:
         return f"exploration {value} is not in [0, 2]"
+    if name in STOPS and not value >= (-1 if name == "deadman_button" else 0):
+        return f"{name} {value} is negative"
     if name == "execute_every" and value < 0:
         return f"execute_every {value} is negative; 0 means all of a chunk"
     return ""

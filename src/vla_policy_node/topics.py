@@ -9,6 +9,8 @@ OUTCOME = "/episode/outcome"  # std_msgs/msg/String holding JSON, latched
 PRIVILEGED_STATE = "/sim/privileged_state"  # std_msgs/msg/Float64MultiArray, simulators only
 CLOCK = "/clock"  # rosgraph_msgs/msg/Clock: a recording's time while it is replayed
 DIAGNOSTICS = "/diagnostics"  # diagnostic_msgs/msg/DiagnosticArray
+ESTOP = "/estop"  # std_msgs/msg/Bool: true while the emergency stop is pressed
+JOY = "/joy"  # sensor_msgs/msg/Joy: one of its buttons is the dead-man's switch
 
 
 def camera_topic(name: str, transport: str) -> str:
@@ -26,6 +28,8 @@ MESSAGE_TYPES: dict[str, str] = {
     OUTCOME: "std_msgs/msg/String",
     PRIVILEGED_STATE: "std_msgs/msg/Float64MultiArray",
     DIAGNOSTICS: "diagnostic_msgs/msg/DiagnosticArray",
+    ESTOP: "std_msgs/msg/Bool",
+    JOY: "sensor_msgs/msg/Joy",
 }
 """Message type of every fixed topic; a camera's is `CAMERA_TYPES[transport]`."""
 

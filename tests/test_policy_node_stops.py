@@ -1,0 +1,151 @@
+"""A policy node that commands joints over real DDS: where it begins, what stops it, and what it takes to go on."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from client_node import Client
+from graph_helpers import INSTRUCTION_TEXT, METAWORLD, save_random_policy
+from robot_client import Robot, policy
+
+from vla_policy_node.observation import Joints
+from vla_policy_node.ros_node import rclpy_maker
+from vla_policy_node.spec import ActionDimension, ProprioceptionField
+from vla_policy_node.topics import ACTION, ESTOP, JOY, MESSAGE_TYPES
+
+pytestmark = pytest.mark.ros
+
+ARM = replace(
+    METAWORLD,
+    name="arm",
+    rate_hz=30.0,
+    proprioception=(ProprioceptionField("elbow", "joint_position", "elbow", "rad"),),
+    action=(ActionDimension("elbow", "rad", -2, 2, "last", velocity=1.0, acceleration=5.0, jerk=100.0, joint="elbow"),),
+)
+PERIOD_S = ARM.period_ns / 1e9
+
+
+class Arm(Robot):
+    """One joint that goes where it is told; `speed` is what it says of its velocity."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client, ARM)
+        self.elbow, self.speed, self.silent = 0.7, 0.0, False
+
+    def live(self, periods: int) -> None:
+        """Sense and obey at the robot's rate."""
+        for _ in range(periods):
+            if commands := self.commands():
+                self.elbow = float(commands[-1][1][0])
+            if not self.silent:
+                joints = Joints(("elbow",), np.array([self.elbow]), np.array([self.speed]))
+                self.sense(time.time_ns(), joints=joints)
+            self.client.spin(PERIOD_S)
+
+    def positions(self) -> list[float]:
+        return [float(action[0]) for _, action in self.commands()]
+
+    def reasons(self) -> str:
+        return str({v.key: v.value for v in self.diagnosis().values}["last_reasons"])
+
+
+@contextmanager
+def arm(folder: Path, domain: int, **parameters: Any) -> Iterator[tuple[Client, Arm]]:
+    save_random_policy(folder / "c", [INSTRUCTION_TEXT], spec=ARM)
+    options = {"mode": "real_time", "checkpoint": str(folder / "c"), **parameters}
+    with policy(folder, domain, ARM, **options), Client(domain) as client:
+        yield client, Arm(client)
+
+
+def is_at_rest(positions: list[float]) -> bool:
+    return len(set(positions[-5:])) == 1
+
+
+def test_it_begins_where_the_arm_is_and_an_emergency_stop_stays(ros_domain: int, tmp_path: Path) -> None:
+    with arm(tmp_path, ros_domain) as (client, robot):
+        estop = client.publisher(ESTOP, MESSAGE_TYPES[ESTOP])
+        client.until(lambda: estop.get_subscription_count() == 1)
+        make = rclpy_maker()
+        robot.enable()
+        client.spin(0.5)
+        assert not client.received[ACTION], "it does not know where the arm is"
+        robot.live(15)
+        positions = robot.positions()
+        assert abs(positions[0] - 0.7) <= 1.0 * PERIOD_S
+        assert np.abs(np.diff(positions)).max() <= 1.0 * PERIOD_S + 1e-6
+        assert not is_at_rest(positions)
+        estop.publish(make(MESSAGE_TYPES[ESTOP], data=True))
+        robot.live(25)  # from 1 rad/s at 5 rad/s^2 it takes 0.25 s
+        assert is_at_rest(robot.positions())
+        assert "e-stop: pressed" in robot.reasons()
+        refused = client.trigger("policy_node/clear_stop")
+        assert (refused.success, refused.message) == (False, "not cleared: e-stop: pressed")
+        estop.publish(make(MESSAGE_TYPES[ESTOP], data=False))
+        robot.live(10)
+        assert is_at_rest(robot.positions()), "released is not cleared"
+        refused = client.switch("policy_node/enable", True)
+        assert not refused.success
+        assert "e-stop: pressed; cleared by ~/clear_stop" in refused.message
+        assert client.trigger("policy_node/clear_stop").success
+        robot.live(5)
+        assert is_at_rest(robot.positions()), "cleared is not enabled"
+        robot.enable()
+        robot.live(15)
+        assert not is_at_rest(robot.positions())
+
+
+def test_who_holds_no_switch_does_not_drive(ros_domain: int, tmp_path: Path) -> None:
+    with arm(tmp_path, ros_domain, deadman_button=1, deadman_within_s=0.3) as (client, robot):
+        joy = client.publisher(JOY, MESSAGE_TYPES[JOY])
+        client.until(lambda: joy.get_subscription_count() == 1)
+        make = rclpy_maker()
+        refused = client.switch("policy_node/enable", True)
+        assert refused.message == "the robot is stopped: dead-man: never heard"
+
+        def hold(button: int, periods: int) -> None:
+            for _ in range(periods):
+                joy.publish(make(MESSAGE_TYPES[JOY], buttons=[0, button]))
+                robot.live(1)
+
+        hold(1, 3)
+        robot.enable()
+        hold(1, 15)
+        assert not is_at_rest(robot.positions())
+        robot.live(30)  # nothing is heard from whoever holds it
+        assert is_at_rest(robot.positions())
+        assert "dead-man: not heard for" in robot.reasons()
+        hold(1, 10)
+        assert is_at_rest(robot.positions())
+        assert client.trigger("policy_node/clear_stop").success
+        hold(1, 3)
+        robot.enable()
+        hold(1, 10)
+        hold(0, 20)
+        assert is_at_rest(robot.positions())
+        assert "dead-man: released" in robot.reasons()
+
+
+def test_an_arm_that_moves_or_is_silent_is_not_enabled(ros_domain: int, tmp_path: Path) -> None:
+    with arm(tmp_path, ros_domain, standstill=0.05) as (client, robot):
+        assert "no joint states were heard lately" in client.switch("policy_node/enable", True).message
+        robot.speed = 0.2
+        robot.live(5)
+        assert "joint 'elbow' moves at 0.2 a second" in client.switch("policy_node/enable", True).message
+        robot.speed = 0.0
+        robot.live(3)
+        robot.enable()
+
+
+def test_of_two_policy_nodes_the_second_is_refused(ros_domain: int, tmp_path: Path) -> None:
+    with arm(tmp_path, ros_domain) as (client, robot):
+        robot.enable()
+        client.publisher(ACTION, MESSAGE_TYPES[ACTION])
+        client.until(lambda: client.node.count_publishers(ACTION) == 2)
+        client.until(lambda: not client.switch("policy_node/enable", True).success)
+        refused = client.switch("policy_node/enable", True)
+        assert refused.message == "'/action' is published by test_client as well"
