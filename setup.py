@@ -13,6 +13,7 @@ NODES = {
     "expert_node": "rollout_manager.expert_node",
     "rollout_manager_node": "rollout_manager.rollout_manager_node",
     "replay_node": "rollout_manager.replay_node",
+    "arm_node": "rollout_manager.arm_node",
 }
 COMMANDS = {"encore": "trainer.cli"}
 

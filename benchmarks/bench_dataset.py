@@ -38,7 +38,8 @@ from vla_policy_node.messages import (  # noqa: E402
 )
 from vla_policy_node.observation import ImageArray, Joints, Pose, Readings  # noqa: E402
 from vla_policy_node.policy import ActionChunk  # noqa: E402
-from vla_policy_node.spec import ActionDimension, CameraSpec, ProprioceptionField, RobotSpec  # noqa: E402
+from vla_policy_node.action_spec import ActionDimension
+from vla_policy_node.spec import CameraSpec, ProprioceptionField, RobotSpec  # noqa: E402
 from vla_policy_node.topics import ACTION, ACTION_CHUNK, INSTRUCTION, MESSAGE_TYPES  # noqa: E402
 
 EPISODES, STEPS, SIDE, CHUNK, BATCH = 20, 100, 96, 8, 128

@@ -6,11 +6,12 @@ import numpy as np
 
 from rollout_manager.bag import EpisodeWriter
 from rollout_manager.episode import Driver, EpisodeHeader, LabelSource, Outcome
+from vla_policy_node.action_spec import ActionDimension
 from vla_policy_node.commands import action_to_message, chunk_to_message
 from vla_policy_node.messages import readings_to_messages, rosbags_maker, text_to_message, typestore
 from vla_policy_node.observation import Float32Array, Joints, Pose, Readings
 from vla_policy_node.policy import ActionChunk
-from vla_policy_node.spec import ActionDimension, CameraSpec, ProprioceptionField, RobotSpec
+from vla_policy_node.spec import CameraSpec, ProprioceptionField, RobotSpec
 from vla_policy_node.topics import ACTION, ACTION_CHUNK, INSTRUCTION, MESSAGE_TYPES
 
 START_NS = 1_000_000_000

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from vla_policy_node.action_spec import ActionDimension
 from vla_policy_node.network.config import LanguageConfig, NetworkConfig, VisionConfig
 from vla_policy_node.network.vla import VLANetwork
 from vla_policy_node.normalization import Statistics
 from vla_policy_node.observation import Observation
-from vla_policy_node.spec import ActionDimension, CameraSpec, ProprioceptionField, RobotSpec
+from vla_policy_node.spec import CameraSpec, ProprioceptionField, RobotSpec
 
 ROBOT = RobotSpec(
     name="small",

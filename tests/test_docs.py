@@ -19,6 +19,7 @@ NODES = {
     "expert_node": "rollout_manager.expert_node",
     "rollout_manager": "rollout_manager.rollout_manager_node",
     "replay_node": "rollout_manager.replay_node",
+    "arm_node": "rollout_manager.arm_node",
 }
 FOLDERS = ("src", "config", "launch", "tests", "docs", "scripts", "benchmarks", "resource")
 

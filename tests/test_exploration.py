@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_robot import ROBOT, observation
 
+from vla_policy_node.action_spec import ActionDimension
 from vla_policy_node.exceptions import SpecError
 from vla_policy_node.exploration import BIAS_SHARE, SHIFT, Explore, ShiftedAim, exploring, shifted
 from vla_policy_node.observation import Observation
 from vla_policy_node.policy import ActionChunk
-from vla_policy_node.spec import ActionDimension, RobotSpec
+from vla_policy_node.spec import RobotSpec
 
 
 class Still:

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_robot import ROBOT
 
+from vla_policy_node.action_spec import ActionDimension
 from vla_policy_node.exceptions import SpecError
 from vla_policy_node.motion import MotionLimiter
 from vla_policy_node.safety import LimitMode, SafetyFilter
-from vla_policy_node.spec import ActionDimension, RobotSpec
+from vla_policy_node.spec import RobotSpec
 
 PERIOD = 1 / 30
 Floats = npt.NDArray[np.float64]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from small_robot import ROBOT, STATISTICS
 
+from vla_policy_node.action_spec import ActionDimension
 from vla_policy_node.exceptions import SpecError
 from vla_policy_node.normalization import STD_FLOOR, Statistics, compute_statistics
-from vla_policy_node.spec import ActionDimension
 
 PROPRIOCEPTION = np.array([[0.0, 1.0, 5.0], [2.0, 1.0, 7.0]], np.float32)
 ACTIONS = np.array([[0.1, 0.0, 0.0], [0.3, 2.0, 0.0]], np.float32)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vla_policy_node.action_spec import ActionDimension
 from vla_policy_node.exceptions import MessageError, SpecError
 from vla_policy_node.observation import (
     Joints,
@@ -17,7 +18,7 @@ from vla_policy_node.observation import (
     Readings,
     rotation_columns,
 )
-from vla_policy_node.spec import ActionDimension, CameraSpec, ProprioceptionField, RobotSpec
+from vla_policy_node.spec import CameraSpec, ProprioceptionField, RobotSpec
 
 MS = 1_000_000
 

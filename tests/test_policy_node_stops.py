@@ -13,9 +13,10 @@ from client_node import Client
 from graph_helpers import INSTRUCTION_TEXT, METAWORLD, save_random_policy
 from robot_client import Robot, policy
 
+from vla_policy_node.action_spec import ActionDimension
 from vla_policy_node.observation import Joints
 from vla_policy_node.ros_node import rclpy_maker
-from vla_policy_node.spec import ActionDimension, ProprioceptionField
+from vla_policy_node.spec import ProprioceptionField
 from vla_policy_node.topics import ACTION, ESTOP, JOY, MESSAGE_TYPES
 
 pytestmark = pytest.mark.ros

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_robot import ROBOT
 
+from vla_policy_node.action_spec import ActionDimension
 from vla_policy_node.exceptions import SpecError
 from vla_policy_node.observation import Float32Array
 from vla_policy_node.safety import LimitMode, SafetyFilter
-from vla_policy_node.spec import ActionDimension
 
 
 def f32(values: list[float]) -> Float32Array:

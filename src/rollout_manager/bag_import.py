@@ -24,10 +24,11 @@ from rollout_manager.exceptions import BagError
 from rollout_manager.import_mapping import ActionSource, ImportMapping, Span, read_value
 from rollout_manager.labels import append_label, make_label
 from rollout_manager.recorder import start_writer
+from vla_policy_node.action_spec import ActionDimension
 from vla_policy_node.commands import action_to_message
 from vla_policy_node.messages import rosbags_maker, text_from_message, text_to_message, typestore
 from vla_policy_node.observation import Float32Array
-from vla_policy_node.spec import NANOSECONDS, ActionDimension, RobotSpec
+from vla_policy_node.spec import NANOSECONDS, RobotSpec
 from vla_policy_node.topics import ACTION, INSTRUCTION, MESSAGE_TYPES
 
 STAMPED = tuple(

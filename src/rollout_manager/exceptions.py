@@ -27,3 +27,7 @@ class ResultsError(RolloutError):
 
 class GraphError(RolloutError):
     """The nodes cannot be started, or one of them ended."""
+
+
+class CommandRefusedError(RolloutError):
+    """A controller of the simulated arm does not take a command."""

@@ -28,6 +28,7 @@ NODES: dict[str, tuple[str, str]] = {
     "expert": ("rollout_manager.expert_node", "expert_node"),
     "manager": ("rollout_manager.rollout_manager_node", "rollout_manager"),
     "replay": ("rollout_manager.replay_node", "replay_node"),
+    "arm": ("rollout_manager.arm_node", "arm_node"),
 }
 """What a graph may be made of: the module that is run, and the node's name in its YAML file."""
 
@@ -40,7 +41,7 @@ class NodeConfig:
     """One node to start."""
 
     kind: str
-    """`sim`, `policy`, `expert`, `manager` or `replay`."""
+    """`sim`, `policy`, `expert`, `manager`, `replay` or `arm`."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Override the YAML file's."""
 

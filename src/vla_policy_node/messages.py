@@ -61,6 +61,11 @@ def stamp_of(msg: Any) -> int:
     return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
 
 
+def duration_ns(duration: Any) -> int:
+    """A builtin_interfaces/Duration in ns."""
+    return int(duration.sec) * NANOSECONDS + int(duration.nanosec)
+
+
 def make_header(make: MessageMaker, stamp_ns: int, frame_id: str) -> Any:
     """A std_msgs/Header. Raises: MessageError: the stamp does not fit."""
     if not 0 <= stamp_ns < MAX_STAMP_NS:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from ruckig import ControlInterface, InputParameter, Result, Ruckig, Trajectory
 
+from vla_policy_node.action_spec import ActionDimension
 from vla_policy_node.observation import Float64Array
-from vla_policy_node.spec import ActionDimension
 
 TOLERANCE = 1e-9
 """Of a position limit, in the value's unit: rounding in Ruckig's extrema."""

@@ -11,6 +11,8 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from vla_policy_node.chunking import make_executor
+from vla_policy_node.command_messages import COMMAND_TYPES
+from vla_policy_node.command_spec import CommandSpec
 from vla_policy_node.control import LockstepControl, Proposal, RealTimeControl, Step, Ticker, propose
 from vla_policy_node.diagnostics import StreamMonitor
 from vla_policy_node.exceptions import CheckpointError, MessageError, PolicyNodeError
@@ -134,12 +136,21 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
             )
             self._entities.append((self.destroy_lifecycle_publisher, publisher))
         action, chunk, self._diagnostics = (entity for _, entity in self._entities)
-        self._output = PolicyOutput(self._make, self._spec, action.publish, chunk.publish, self._lockstep)
+        controllers = [(command, self._publisher(command)) for command in self._spec.commands]
+        send = (action.publish, chunk.publish)
+        self._output = PolicyOutput(self._make, self._spec, *send, self._lockstep, controllers, self._now)
         self._entities.append((self.destroy_service, self.create_service(SetBool, "~/enable", self._on_enable)))
         for name, callback in (("~/describe", self._on_describe), ("~/clear_stop", self._on_clear_stop)):
             self._entities.append((self.destroy_service, self.create_service(Trigger, name, callback)))
         self._guard = self.create_guard_condition(self._on_proposal)
         self._entities.append((self.destroy_guard_condition, self._guard))
+
+    def _publisher(self, command: CommandSpec) -> Any:
+        """What publishes to one of the robot's own controllers."""
+        kind, qos = message_class(COMMAND_TYPES[command.kind]), topic_qos(ACTION, True)
+        publisher = self.create_lifecycle_publisher(kind, command.topic, qos, qos_overriding_options=settable())
+        self._entities.append((self.destroy_lifecycle_publisher, publisher))
+        return publisher.publish
 
     # Parameters and services
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from vla_policy_node.command_messages import command_message
+from vla_policy_node.command_spec import CommandSpec
 from vla_policy_node.commands import action_to_message, chunk_to_message
 from vla_policy_node.control import Proposal, Step
 from vla_policy_node.diagnostics import ERROR, OK, WARN, DurationMonitor, Status, worst
@@ -21,8 +23,16 @@ class PolicyOutput:
         send_action: Callable[[Any], None],
         send_chunk: Callable[[Any], None],
         lockstep: bool,
+        send_commands: Sequence[tuple[CommandSpec, Callable[[Any], None]]] = (),
+        now: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Args: lockstep: a step's own proposal is published with it; in real time it was when it arrived."""
+        """
+        Args:
+            lockstep: a step's own proposal is published with it; in real time it was when it arrived.
+            send_commands: what publishes to each of the robot's own controllers.
+            now: the time in ns.
+        """
+        self._send_commands, self._now = send_commands, now
         self._make, self._spec, self._lockstep = make, spec, lockstep
         self._send_action, self._send_chunk = send_action, send_chunk
         self._seconds = DurationMonitor()
@@ -34,7 +44,10 @@ class PolicyOutput:
         """Publish the command of one tick, after the chunk that it is the first action of."""
         if step.proposal is not None and self._lockstep:
             self.tell(step.proposal)
-        self._send_action(action_to_message(self._make, self._spec, step.stamp_ns, step.command.action))
+        action = step.command.action
+        for command, publish in self._send_commands:
+            publish(command_message(self._make, self._spec, command, self._now(), action))
+        self._send_action(action_to_message(self._make, self._spec, step.stamp_ns, action))
         self._ticks += 1
         self._held += step.command.held
         self._reasons = step.command.reasons

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -12,13 +11,14 @@ from typing import Any, Literal, TypeVar, get_args
 import numpy as np
 import numpy.typing as npt
 
+from vla_policy_node.action_spec import NO_PART_OF_THE_DIGEST, ActionDimension, one_of
+from vla_policy_node.command_spec import CommandSpec
 from vla_policy_node.exceptions import SpecError
 from vla_policy_node.locations import find_preset, read_yaml
 from vla_policy_node.topics import camera_topic
 
 Transport = Literal["raw", "compressed"]
 ProprioceptionSource = Literal["ee_pose", "joint_position", "joint_velocity"]
-HoldRule = Literal["zero", "last"]
 Exploration = Literal["action", "aim"]
 
 ROTATION_KEYS = ("r00", "r10", "r20", "r01", "r11", "r21")
@@ -28,8 +28,6 @@ POSE_KEYS = ("x", "y", "z", "qx", "qy", "qz", "qw", *ROTATION_KEYS)
 """Keys of an `ee_pose` field: position in metres, orientation as a unit quaternion or as columns of its matrix."""
 
 NANOSECONDS = 1_000_000_000
-NO_PART_OF_THE_DIGEST = ("noise", "velocity", "acceleration", "jerk", "joint", "lead", "levels")
-"""Of an action's dimension: how it is practised and made safe, not what a policy says."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class CameraSpec:
     """Empty: `/camera/<name>/image_raw` or `/camera/<name>/compressed`."""
 
     def __post_init__(self) -> None:
-        _one_of(f"camera '{self.name}': transport", self.transport, get_args(Transport))
+        one_of(f"camera '{self.name}': transport", self.transport, get_args(Transport))
         if self.height < 1 or self.width < 1:
             raise SpecError(f"camera '{self.name}': size {self.height}x{self.width} is not positive")
         if not self.topic:
@@ -62,60 +60,9 @@ class ProprioceptionField:
     unit: str
 
     def __post_init__(self) -> None:
-        _one_of(f"proprioception '{self.name}': source", self.source, get_args(ProprioceptionSource))
+        one_of(f"proprioception '{self.name}': source", self.source, get_args(ProprioceptionSource))
         if self.source == "ee_pose":
-            _one_of(f"proprioception '{self.name}': key", self.key, POSE_KEYS)
-
-
-@dataclass(frozen=True)
-class ActionDimension:
-    """One scalar of the action, its limits, and what it does when the robot is to hold still."""
-
-    name: str
-    unit: str
-    low: float
-    high: float
-    hold: HoldRule = "zero"
-    """`zero` for a velocity or a delta, `last` (repeat what was sent last) for a target."""
-    noise: float = 1.0
-    """What it gets of exploration's and demonstrations' noise, as a share; a target gets none. It says how to practise,
-    not what the robot is, and so is no part of the digest."""
-    velocity: float = math.inf
-    """How fast what is sent may change, in the unit a second; this and what follows is no part of the digest."""
-    acceleration: float = math.inf
-    """How fast that velocity may change, in the unit a second squared."""
-    jerk: float = math.inf
-    """How fast that acceleration may change, in the unit a second cubed."""
-    joint: str = ""
-    """The joint whose position this dimension commands; it must be among proprioception's. Empty: none."""
-    lead: float = math.inf
-    """How far what is sent may be from where `joint` is measured, in the unit: an arm that is blocked is not pushed."""
-    levels: tuple[float, ...] = ()
-    """The only values that the robot tells apart, ascending; a policy answers with the nearest of them. Empty: all
-    count. No part of the digest either: what was learned without them is not wrong."""
-
-    def __post_init__(self) -> None:
-        _one_of(f"action '{self.name}': hold", self.hold, get_args(HoldRule))
-        if not 0 <= self.noise < math.inf:
-            raise SpecError(f"action '{self.name}': noise {self.noise} is not a share from 0 on")
-        object.__setattr__(self, "levels", tuple(self.levels))
-        if any(not self.low <= v <= self.high for v in self.levels) or list(self.levels) != sorted(set(self.levels)):
-            raise SpecError(
-                f"action '{self.name}': levels {', '.join(map(str, self.levels))} do not ascend from {self.low} to "
-                f"{self.high}"
-            )
-        if not self.low < self.high:
-            raise SpecError(f"action '{self.name}': low {self.low} is not below high {self.high}")
-        for what in ("velocity", "acceleration", "jerk", "lead"):
-            if not getattr(self, what) > 0:
-                raise SpecError(f"action '{self.name}': {what} {getattr(self, what)} is not positive")
-        for what, before in (("jerk", "acceleration"), ("acceleration", "velocity")):
-            if getattr(self, what) < math.inf == getattr(self, before):
-                raise SpecError(f"action '{self.name}': {what} {getattr(self, what)} needs a limit of {before} too")
-        if self.lead < math.inf and not self.joint:
-            raise SpecError(f"action '{self.name}': lead {self.lead} needs the joint that it is measured at")
-        if self.joint and self.hold == "zero":
-            raise SpecError(f"action '{self.name}': it commands the position of '{self.joint}', so hold must be 'last'")
+            one_of(f"proprioception '{self.name}': key", self.key, POSE_KEYS)
 
 
 @dataclass(frozen=True)
@@ -133,9 +80,11 @@ class RobotSpec:
     """How far the streams of one observation may lie apart, and how old it may be, in seconds."""
     explore: Exploration = "action"
     """What a policy varies when it tries anew: its actions, or where it aims. No part of the digest."""
+    commands: tuple[CommandSpec, ...] = ()
+    """Its own controllers, which are sent what `/action` says as well. No part of the digest."""
 
     def __post_init__(self) -> None:
-        _one_of(f"robot '{self.name}': explore", self.explore, get_args(Exploration))
+        one_of(f"robot '{self.name}': explore", self.explore, get_args(Exploration))
         if not self.rate_hz > 0:
             raise SpecError(f"robot '{self.name}': rate_hz {self.rate_hz} is not positive")
         if not self.action:
@@ -149,7 +98,16 @@ class RobotSpec:
                 raise SpecError(f"robot '{self.name}': {what} named twice: {', '.join(repeated)}")
         measured = [f.key for f in self.proprioception if f.source == "joint_position"]
         for dimension in (d for d in self.action if d.joint):
-            _one_of(f"robot '{self.name}': action '{dimension.name}': joint", dimension.joint, measured)
+            one_of(f"robot '{self.name}': action '{dimension.name}': joint", dimension.joint, measured)
+        for command in self.commands:
+            for name in command.dimensions:
+                one_of(f"robot '{self.name}': command on '{command.topic}': dimension", name, self.action_names)
+            if (
+                command.kind == "joint_trajectory"
+                and not command.joints
+                and not all(self.joints_of(command.dimensions))
+            ):
+                raise SpecError(f"robot '{self.name}': command on '{command.topic}' names no joints")
 
     @property
     def camera_names(self) -> tuple[str, ...]:
@@ -158,6 +116,10 @@ class RobotSpec:
     @property
     def action_names(self) -> tuple[str, ...]:
         return tuple(d.name for d in self.action)
+
+    def joints_of(self, dimensions: Sequence[str]) -> tuple[str, ...]:
+        """The joints that dimensions of the action command; empty for one that commands none."""
+        return tuple(self.action[self.action_names.index(name)].joint for name in dimensions)
 
     @property
     def joint_names(self) -> tuple[str, ...]:
@@ -218,14 +180,14 @@ class RobotSpec:
 
     def camera(self, name: str) -> CameraSpec:
         """The camera called `name`; SpecError if there is none."""
-        _one_of(f"robot '{self.name}': camera", name, self.camera_names)
+        one_of(f"robot '{self.name}': camera", name, self.camera_names)
         return self.cameras[self.camera_names.index(name)]
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 (first 16 hex digits) of what a policy depends on: not topics, `explore`, `NO_PART_OF_THE_DIGEST`."""
         content = asdict(self)
-        del content["explore"]
+        del content["explore"], content["commands"]
         for camera in content["cameras"]:
             del camera["topic"], camera["transport"]
         for dimension in content["action"]:
@@ -251,6 +213,7 @@ class RobotSpec:
             ("cameras", CameraSpec),
             ("proprioception", ProprioceptionField),
             ("action", ActionDimension),
+            ("commands", CommandSpec),
         ):
             items = top.get(key, ())
             if not isinstance(items, Sequence) or isinstance(items, str):
@@ -276,7 +239,7 @@ def _build(kind: type[T], content: object, origin: str) -> T:
     mapping = _mapping(content, origin)
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     for key in mapping:
-        _one_of(f"{origin}: key", key, known)
+        one_of(f"{origin}: key", key, known)
     try:
         return kind(**mapping)
     except TypeError as error:
@@ -287,11 +250,6 @@ def _mapping(content: object, origin: str) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise SpecError(f"{origin}: expected keys with values, not {content!r}")
     return content
-
-
-def _one_of(what: str, value: object, valid: Sequence[object]) -> None:
-    if value not in valid:
-        raise SpecError(f"{what} '{value}' is not one of {', '.join(map(str, valid))}")
 
 
 def _plain(value: Any) -> Any:

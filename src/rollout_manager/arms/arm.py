@@ -1,0 +1,121 @@
+"""An arm in MuJoCo whose joints follow the positions that its controllers command, as a real arm's servos do.
+
+Its hardware defends itself as Franka's does: a command that jumps further than the joint could go is not followed. The
+arm stops where it is and stays there until the fault is cleared.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rollout_manager.envs.rendering import OffscreenRenderer, View, import_mujoco
+from rollout_manager.exceptions import SimulatorError
+from vla_policy_node.locations import config_dir
+from vla_policy_node.observation import Float64Array, ImageArray, Joints, Pose
+from vla_policy_node.spec import CameraSpec
+
+SPEEDS = {
+    **dict.fromkeys((f"panda_joint{i}" for i in (1, 2, 3, 4)), 2.175),
+    **dict.fromkeys((f"panda_joint{i}" for i in (5, 6, 7)), 2.61),
+}
+"""rad/s that the Panda's joints can go; Franka's control parameters. Fingers have no such limit here."""
+REFLEX = 1.5
+"""How many times as fast as it can go a joint may be commanded before the hardware stops it."""
+
+
+class Arm:
+    """One model with its state. Names of joints and cameras are the model's own."""
+
+    def __init__(self, model: str = "panda", cameras: tuple[CameraSpec, ...] = ()) -> None:
+        """Args: model: a file of `config/arms/`, or the path of one; cameras: those that are rendered.
+
+        Raises:
+            SimulatorError: there is no such model, or it has no such camera.
+        """
+        self._mujoco = mujoco = import_mujoco()
+        path = Path(model) if Path(model).suffix == ".xml" else config_dir() / "arms" / f"{model}.xml"
+        try:
+            self.model: Any = mujoco.MjModel.from_xml_path(str(path))
+        except ValueError as error:
+            raise SimulatorError(f"arm '{model}': {error}") from error
+        self.data: Any = mujoco.MjData(self.model)
+        self.joints = tuple(self.model.actuator(i).name for i in range(self.model.nu))
+        self._qpos = np.array([self.model.joint(name).qposadr[0] for name in self.joints])
+        self._qvel = np.array([self.model.joint(name).dofadr[0] for name in self.joints])
+        self._jump = np.array([REFLEX * SPEEDS.get(name, np.inf) * self.period_s for name in self.joints])
+        known = [self.model.camera(i).name for i in range(self.model.ncam)]
+        if unknown := [camera.name for camera in cameras if camera.name not in known]:
+            raise SimulatorError(f"arm '{model}': camera '{unknown[0]}' is not one of {', '.join(known)}")
+        self._views = {camera.name: View(camera.name, camera.height, camera.width) for camera in cameras}
+        self._renderer: OffscreenRenderer | None = None
+        self.fault = ""
+        """Why the hardware has stopped the arm; empty while it obeys."""
+        self.reset()
+
+    @property
+    def period_s(self) -> float:
+        """Time that one `step` takes, in seconds."""
+        return float(self.model.opt.timestep)
+
+    def reset(self) -> None:
+        """Everything at its place, the arm at home and at rest."""
+        self._mujoco.mj_resetDataKeyframe(self.model, self.data, 0)
+        self._mujoco.mj_forward(self.model, self.data)
+        self.clear_fault()
+
+    def clear_fault(self) -> None:
+        """Obey again, from where the arm is."""
+        self.fault = ""
+        self.data.ctrl[:] = self.data.qpos[self._qpos]
+
+    def step(self, target: Float64Array) -> None:
+        """Move on by one period. Args: target: positions that the joints are to have, (J,), ordered as `joints`."""
+        if not self.fault:
+            jump = np.abs(target - self.data.ctrl)
+            share = np.where(np.isfinite(target), jump / self._jump, np.inf)
+            if (share > 1).any():
+                worst = int(share.argmax())
+                self.fault = (
+                    f"{self.joints[worst]} was commanded {REFLEX * share[worst]:.1f} times as fast as it can go"
+                )
+                self.data.ctrl[:] = self.data.qpos[self._qpos]
+            else:
+                self.data.ctrl[:] = target
+        # Servos hold the arm's own weight up by themselves, as real ones do.
+        self.data.qfrc_applied[self._qvel] = self.data.qfrc_bias[self._qvel]
+        self._mujoco.mj_step(self.model, self.data)
+
+    def measured(self) -> Float64Array:
+        """Positions (rad, m) and velocities of the joints, shape (2, J)."""
+        return np.stack([self.data.qpos[self._qpos], self.data.qvel[self._qvel]])
+
+    def joint_state(self) -> Joints:
+        """As `measured`, by name."""
+        position, velocity = self.measured()
+        return Joints(self.joints, position, velocity)
+
+    def hand(self) -> Pose:
+        """Pose of the point between the fingers in the frame of the arm's base."""
+        quaternion, site = np.empty(4), self.data.site("grip")
+        self._mujoco.mju_mat2Quat(quaternion, site.xmat)
+        return Pose(site.xpos.copy(), np.roll(quaternion, -1))  # MuJoCo: w first.
+
+    def state(self) -> Float64Array:
+        """Positions of everything in the model, shape (nq,)."""
+        return np.array(self.data.qpos)
+
+    def images_of(self, state: Float64Array) -> dict[str, ImageArray]:
+        """What the cameras would see of a `state` of this model: RGB (height, width, 3) by name."""
+        self.data.qpos[:] = state
+        self._mujoco.mj_kinematics(self.model, self.data)
+        self._mujoco.mj_camlight(self.model, self.data)
+        if self._renderer is None:
+            self._renderer = OffscreenRenderer(self.model, self._views)
+        return self._renderer.render(self.data)
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
