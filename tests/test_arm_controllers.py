@@ -76,6 +76,14 @@ def test_a_new_trajectory_begins_where_the_joints_are_measured() -> None:
     assert at(arm, 100) == [0.65, 0.7]
 
 
+def test_in_open_loop_it_begins_at_what_was_commanded() -> None:
+    arm = JointTrajectoryController(JOINTS, np.zeros(2), open_loop=True)
+    arm.command(trajectory(point(100, [1.0, 1.0])), 0, REST)
+    arm.command(trajectory(point(100, [1.0, 1.0])), 50 * MS, np.array([[0.3, 0.4], [0.0, 0.0]]))
+    assert at(arm, 50) == [0.5, 0.5]
+    assert at(arm, 100) == [0.75, 0.75]
+
+
 @pytest.mark.parametrize(
     ("message", "why"),
     [

@@ -80,6 +80,21 @@ def test_a_hold_comes_to_rest_and_stays_there(commands: list[float | None], star
     assert len({float(command.action[0]) for command in held[-4:]}) == 1
 
 
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 60), st.one_of(st.none(), st.floats(-5, 5))), min_size=1, max_size=40), LIMIT)
+def test_ticks_that_come_early_do_not_make_it_faster(ticks: list[tuple[int, float | None]], velocity: float) -> None:
+    spec = joint(velocity)
+    gate = SafetyFilter(spec)
+    gate.check([0.0], (), seen(0.0), 0)
+    now, last = 0, 0.0
+    for wait_ms, wanted in ticks:
+        now += wait_ms * 1_000_000
+        command = gate.check(None if wanted is None else [wanted], (), seen(last), now)
+        moved = abs(float(command.action[0]) - last)
+        assert moved <= velocity * max(0.001, min(PERIOD, wait_ms / 1000)) * 1.0001 + 1e-6
+        last = float(command.action[0])
+
+
 def test_a_motion_within_the_limits_is_followed_without_lag() -> None:
     limiter = MotionLimiter(joint().action[0], PERIOD)
     limiter.start(0.0)

@@ -100,6 +100,22 @@ def test_it_begins_where_the_arm_is_and_an_emergency_stop_stays(ros_domain: int,
         assert not is_at_rest(robot.positions())
 
 
+def test_a_policy_that_is_disabled_brings_the_arm_to_rest_smoothly(ros_domain: int, tmp_path: Path) -> None:
+    with arm(tmp_path, ros_domain) as (client, robot):
+        robot.enable()
+        robot.live(15)
+        assert not is_at_rest(robot.positions())
+        moving = len(robot.positions())
+        client.switch("policy_node/enable", False)
+        robot.live(20)
+        positions = robot.positions()
+        speed = abs(positions[moving - 1] - positions[moving - 2]) / PERIOD_S
+        # At 5 rad/s^2 it takes v^2 / 10 rad to stop; at once it would take none.
+        assert abs(positions[-1] - positions[moving - 1]) > 0.5 * speed**2 / 10
+        assert len(positions) > moving + 1, "it takes several commands to brake"
+        assert abs(positions[-1] - positions[-2]) < 1e-3
+
+
 def test_who_holds_no_switch_does_not_drive(ros_domain: int, tmp_path: Path) -> None:
     with arm(tmp_path, ros_domain, deadman_button=1, deadman_within_s=0.3) as (client, robot):
         joy = client.publisher(JOY, MESSAGE_TYPES[JOY])

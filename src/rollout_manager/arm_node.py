@@ -45,6 +45,7 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
     "camera_frozen": (False, "the last picture again and again"),
     "camera_unplugged": (False, "no pictures"),
     "joints_silent": (False, "no joint states"),
+    "open_loop_control": (True, "a trajectory begins at what was commanded last, not at where the joints are measured"),
     "command_latency_s": (0.0, "from a command's arrival to its effect"),
 }
 CAMERA_FAULTS = ("delay_s", "jitter_s", "dropout", "frozen", "unplugged")
@@ -105,8 +106,11 @@ class ArmNode:
         for command in self._spec.commands:
             places = self._joints[command.topic]
             names = [self._arm.joints[place] for place in places]
-            kind = JointTrajectoryController if command.kind == "joint_trajectory" else ForwardCommandController
-            found[command.topic] = kind(names, measured[places])
+            if command.kind == "joint_trajectory":
+                open_loop = self._get("open_loop_control")
+                found[command.topic] = JointTrajectoryController(names, measured[places], open_loop)
+            else:
+                found[command.topic] = ForwardCommandController(names, measured[places])
         return found
 
     def _open_cameras(self) -> Cameras:
@@ -136,7 +140,6 @@ class ArmNode:
             self._stepped_ns = now_ns - period_ns  # The clock jumped: an arm does not make up for it.
         for fault in CAMERA_FAULTS:
             setattr(self._faults, fault, self._get(f"camera_{fault}"))
-        self._take_commands(now_ns)
         with self._lock:
             while self._stepped_ns + period_ns <= now_ns:
                 self._stepped_ns += period_ns
@@ -144,6 +147,7 @@ class ArmNode:
                 for topic, controller in self._controllers.items():
                     target[self._joints[topic]] = controller.target(self._stepped_ns)
                 self._arm.step(target)
+        self._take_commands(now_ns)  # Behind the physics: what a command begins with is the state of now.
         if not self._get("joints_silent"):
             self._publish_joints(now_ns)
 

@@ -167,19 +167,19 @@ class RealTimeControl:
             self._unanswered = None
             missing = observed.reasons if isinstance(observed, Missing) else ()
             if self._safety.located:
-                send(Step(now_ns, self._safety.hold((*stopped, *missing))))
+                send(Step(now_ns, self._safety.hold((*stopped, *missing), now_ns)))
             return
         action, seen = self._executor.next(now_ns), observed.proprioception
         if action is not None:
             self._unanswered = None
-            send(Step(observed.stamp_ns, self._safety.check(action, (), seen)))
+            send(Step(observed.stamp_ns, self._safety.check(action, (), seen, now_ns)))
             self._request(observed)
         elif self._request(observed) and self._unanswered is None:
             self._unanswered = observed
         else:
             self._unanswered = None
             why = self._error or "policy: no chunk for this tick yet"
-            send(Step(observed.stamp_ns, self._safety.check(None, (why,), seen)))
+            send(Step(observed.stamp_ns, self._safety.check(None, (why,), seen, now_ns)))
 
     def offer(self, proposal: Proposal, now_ns: int) -> Step | None:
         """Take the network's answer; gives the command that a tick left open for it."""
@@ -190,7 +190,7 @@ class RealTimeControl:
             return None  # No tick waits, or it was stopped meanwhile.
         observed, self._unanswered = self._unanswered, None
         why = (proposal.error,) if proposal.error else ()
-        command = self._safety.check(self._executor.next(now_ns), why, observed.proprioception)
+        command = self._safety.check(self._executor.next(now_ns), why, observed.proprioception, now_ns)
         return Step(observed.stamp_ns, command, proposal)
 
     def _request(self, observed: Observation) -> bool:

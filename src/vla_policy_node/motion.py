@@ -45,14 +45,24 @@ class MotionLimiter:
         self._input.max_jerk = [dimension.jerk]
         self.motion = Motion(0.0)
         self._target: float | None = None
+        self._after_s = period_s
+
+    @property
+    def still(self) -> bool:
+        """Whether what was sent last stays as it is."""
+        return self.motion.still
 
     def start(self, position: float) -> None:
         """Stand still at a position, inside its limits or not; from outside it may only come back."""
         self.motion = Motion(position)
         self._target = None
 
-    def towards(self, target: float) -> float:
-        """What to send next on the way to a target within the position limits."""
+    def towards(self, target: float, after_s: float | None = None) -> float:
+        """What to send next on the way to a target within the position limits.
+
+        Args: after_s: how long after what was sent last, at most a period; None: a period.
+        """
+        self._after_s = self._period_s if after_s is None else after_s
         # A target that moves is followed at its speed: to plan a rest at each of its places would lag behind it. But to
         # come by at full speed from near by, one would first go back: of the ways the one that gets nearest.
         speed = 0.0 if self._target is None else (target - self._target) / self._period_s
@@ -62,16 +72,20 @@ class MotionLimiter:
         planned = [motion for velocity in speeds if (motion := self._plan(target, velocity)) is not None]
         safe = [motion for motion in planned if self._can_stop(motion)]
         if not safe:
-            return self.stop()
+            return self._brake()
         return self._go(min(safe, key=lambda motion: abs(motion.position - target)))
 
-    def stop(self) -> float:
-        """What to send next to come to rest as soon as the limits allow."""
+    def stop(self, after_s: float | None = None) -> float:
+        """What to send next to come to rest as soon as the limits allow; `after_s` as for `towards`."""
+        self._after_s = self._period_s if after_s is None else after_s
+        return self._brake()
+
+    def _brake(self) -> float:
         self._target = None
         if self.motion.still:
             return self.motion.position
         stopped = self._braking(self.motion)
-        return self._go(self._at(stopped, min(self._period_s, stopped.duration)))
+        return self._go(self._at(stopped, min(self._after_s, stopped.duration)))
 
     def _go(self, motion: Motion) -> float:
         self.motion = motion
@@ -87,7 +101,7 @@ class MotionLimiter:
         trajectory = Trajectory(1)
         if self._ruckig.calculate(self._input, trajectory) not in (Result.Working, Result.Finished):
             return None
-        return self._at(trajectory, self._period_s)
+        return self._at(trajectory, self._after_s)
 
     def _can_stop(self, motion: Motion) -> bool:
         """Whether the arm can come to rest from there without leaving the limits, or, outside them, going further."""
@@ -122,19 +136,22 @@ class RateLimiter:
     """As `MotionLimiter`, for a dimension of which only the velocity is limited: it stops at once."""
 
     def __init__(self, dimension: ActionDimension, period_s: float) -> None:
-        self._step = dimension.velocity * period_s
+        self._velocity, self._period_s = dimension.velocity, period_s
         self._position = 0.0
+        self.still = True
+        """It stops at once."""
 
     def start(self, position: float) -> None:
         """Stand still at a position."""
         self._position = position
 
-    def towards(self, target: float) -> float:
+    def towards(self, target: float, after_s: float | None = None) -> float:
         """What to send next on the way to a target."""
-        self._position += min(self._step, max(-self._step, target - self._position))
+        step = self._velocity * (self._period_s if after_s is None else after_s)
+        self._position += min(step, max(-step, target - self._position))
         return self._position
 
-    def stop(self) -> float:
+    def stop(self, after_s: float | None = None) -> float:
         """What was sent last."""
         return self._position
 
@@ -156,24 +173,31 @@ class ActionMotion:
     def __bool__(self) -> bool:
         return bool(self._limiters)
 
+    @property
+    def still(self) -> bool:
+        """Whether nothing that was sent last is on its way anywhere."""
+        return all(limiter.still for limiter in self._limiters.values())
+
     def start(self, action: Float64Array) -> None:
         """Stand still at an action (A,)."""
         for i, limiter in self._limiters.items():
             limiter.start(float(action[i]))
 
-    def towards(self, action: Float64Array) -> Float64Array:
-        """What to send of an action (A,) that is within its limits."""
+    def towards(self, action: Float64Array, after_s: float) -> Float64Array:
+        """What to send of an action (A,) that is within its limits, so long after the last."""
         sent = np.array(action, np.float64)
         for i, limiter in self._limiters.items():
-            sent[i] = limiter.towards(float(action[i]))
+            sent[i] = limiter.towards(float(action[i]), after_s)
         return sent
 
-    def stop(self, action: Float64Array, holds_last: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> Float64Array:
+    def stop(
+        self, action: Float64Array, after_s: float, holds_last: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
+    ) -> Float64Array:
         """What to send to come to rest: targets stop where they can, speeds and deltas go down to 0.
 
         Args: action: what dimensions without motion limits hold, (A,); holds_last: which dimensions are targets, (A,).
         """
         sent = np.array(action, np.float64)
         for i, limiter in self._limiters.items():
-            sent[i] = limiter.stop() if holds_last[i] else limiter.towards(0.0)
+            sent[i] = limiter.stop(after_s) if holds_last[i] else limiter.towards(0.0, after_s)
         return sent

@@ -55,7 +55,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         declare(self, PARAMETERS)
         check_choices(self, CHOICES)
         self.failure = ""
-        self._enabled = False
+        self._enabled = self._braking = False
         self._episode = 0
         self._thread = InferenceThread()
         self._make = rclpy_maker()
@@ -220,6 +220,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
             self._stops.latch.rest()
         if was and not self._lockstep:
             self._hold("disabled")
+            self._braking = not self._safety.at_rest
 
     def _check_alone(self) -> None:
         """Raises: PolicyNodeError: somebody else commands this robot as well."""
@@ -245,7 +246,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
     def _hold(self, *reasons: str) -> None:
         """Command the robot to rest now, if it is known where it is."""
         if self._safety.located:
-            self._output.send(Step(self._now(), self._safety.hold(reasons)))
+            self._output.send(Step(self._now(), self._safety.hold(reasons, self._now())))
 
     # Data
 
@@ -283,8 +284,13 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
             self._output.send(step)
 
     def _on_clock(self) -> None:
-        if self._enabled and self._ticker.on_clock(self._now()):
+        if not (self._enabled or self._braking) or not self._ticker.on_clock(self._now()):
+            return
+        if self._enabled:
             self._tick()
+        else:
+            self._braking = not self._safety.at_rest
+            self._hold("disabled")
 
     def _tick(self) -> None:
         self._real_time_control.tick(self._now(), self._output.send, self._stops.reasons())

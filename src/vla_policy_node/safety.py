@@ -10,12 +10,14 @@ import numpy.typing as npt
 from vla_policy_node.exceptions import SpecError
 from vla_policy_node.motion import ActionMotion
 from vla_policy_node.observation import Float32Array
-from vla_policy_node.spec import RobotSpec
+from vla_policy_node.spec import NANOSECONDS, RobotSpec
 
 LimitMode = Literal["clamp", "reject"]
 """`clamp`: a value beyond a limit is moved to the limit. `reject`: the robot holds instead."""
 
 
+SHORTEST_NS = 1_000_000
+"""What counts as having passed where a clock stood still or went back."""
 SLOWED = 0.02
 """Share of a dimension's range that what is sent stays behind what was asked for before it is said."""
 
@@ -66,6 +68,7 @@ class SafetyFilter:
         start = np.where(np.isfinite(last), last, neutral) if known and last is not None else neutral
         self._last = self._limited(start)
         self._motion.start(start.astype(np.float64))
+        self._sent_ns: int | None = None
         self._located = known or not self.watches_joints
 
     @property
@@ -74,12 +77,21 @@ class SafetyFilter:
         return self._located
 
     @property
+    def at_rest(self) -> bool:
+        """Whether the last hold has brought the robot to rest."""
+        return self._motion.still
+
+    @property
     def watches_joints(self) -> bool:
         """Whether `check` makes use of proprioception."""
         return any(d.joint for d in self._spec.action)
 
     def check(
-        self, action: npt.ArrayLike | None, reasons: Sequence[str] = (), proprioception: Float32Array | None = None
+        self,
+        action: npt.ArrayLike | None,
+        reasons: Sequence[str] = (),
+        proprioception: Float32Array | None = None,
+        now_ns: int | None = None,
     ) -> SafeCommand:
         """The command to send for an action.
 
@@ -88,32 +100,39 @@ class SafetyFilter:
             reasons: why the robot has to hold whatever the action (stale input, ...).
             proprioception: shape (P,), of the observation that is answered: the first one says where the robot stands,
                 each one how far it is from what is to be sent. Without it neither is known.
+            now_ns: when it is sent: of what may change in a period, less may where the last command was sent less than
+                a period ago. Without it, it was a period.
         """
         measured = None if proprioception is None else self._measured(proprioception)
         if measured is not None and not self._located:
             self.reset(measured)
         wanted, why = self._wanted(action, tuple(reasons))
         if wanted is None:
-            return self._hold(why)
+            return self.hold(why, now_ns)
         limited = self._limited(wanted)
         beyond = self._beyond(wanted, limited)
         near, far = self._near(limited, measured)
         if (beyond or far) and self._mode == "reject":
-            return self._hold(beyond + far)
-        sent = self._sent(self._motion.towards(near))
+            return self.hold(beyond + far, now_ns)
+        sent = self._sent(self._motion.towards(near, self._since_last(now_ns)))
         slowed = self._slowed(near, sent)
         self._last = sent
         return SafeCommand(sent.copy(), False, beyond + far + slowed)
 
-    def hold(self, reasons: Sequence[str]) -> SafeCommand:
+    def hold(self, reasons: Sequence[str], now_ns: int | None = None) -> SafeCommand:
         """The command that brings the robot to rest: `zero` dimensions at 0, `last` ones as sent last, and both as fast
-        as their motion limits allow."""
-        return self._hold(tuple(reasons))
-
-    def _hold(self, reasons: tuple[str, ...]) -> SafeCommand:
+        as their motion limits allow. Args: now_ns: as for `check`."""
         still = self._limited(np.where(self._holds_last, self._last, 0.0))
-        self._last = self._sent(self._motion.stop(still.astype(np.float64), self._holds_last))
-        return SafeCommand(self._last.copy(), True, reasons)
+        after_s = self._since_last(now_ns)
+        self._last = self._sent(self._motion.stop(still.astype(np.float64), after_s, self._holds_last))
+        return SafeCommand(self._last.copy(), True, tuple(reasons))
+
+    def _since_last(self, now_ns: int | None) -> float:
+        """Time since the last command in seconds, at most a period, at least the shortest that a clock shows."""
+        last, self._sent_ns = self._sent_ns, now_ns
+        period_ns = self._spec.period_ns
+        elapsed = period_ns if now_ns is None or last is None else now_ns - last
+        return min(period_ns, max(SHORTEST_NS, elapsed)) / NANOSECONDS
 
     def _wanted(
         self, action: npt.ArrayLike | None, reasons: tuple[str, ...]

@@ -44,13 +44,19 @@ class _Waypoint:
 class JointTrajectoryController:
     """Follows trajectories: `trajectory_msgs/JointTrajectory`, each of which replaces the one before."""
 
-    def __init__(self, joints: Sequence[str], positions: Float64Array) -> None:
-        """Args: joints: their names; positions: where they are, shape (J,)."""
-        self._joints = tuple(joints)
+    def __init__(self, joints: Sequence[str], positions: Float64Array, open_loop: bool = False) -> None:
+        """
+        Args:
+            joints: their names.
+            positions: where they are, shape (J,).
+            open_loop: a trajectory begins at what was commanded last, not at where the joints are measured. Servos lag
+                behind, so that to begin where they are is a jump back each time: see docs/deployment.md.
+        """
+        self._joints, self._open_loop = tuple(joints), open_loop
         self._waypoints = [_Waypoint(0, positions[None].copy())]
 
     def command(self, message: Any, now_ns: int, measured: Float64Array) -> None:
-        """Follow a trajectory from where the joints are now, as the controller does by default.
+        """Follow a trajectory from where the joints are now, or from what was commanded last.
 
         Args: measured: positions and velocities, shape (2, J).
 
@@ -61,7 +67,8 @@ class JointTrajectoryController:
         self._check(message, start_ns, now_ns)
         order = [list(message.joint_names).index(name) for name in self._joints]
         waypoints = [_waypoint(point, start_ns, order) for point in message.points]
-        self._waypoints = [_Waypoint(now_ns, measured.copy()), *waypoints]
+        start = self._state(now_ns)[:2] if self._open_loop else measured.copy()
+        self._waypoints = [_Waypoint(now_ns, start), *waypoints]
 
     def target(self, now_ns: int) -> Float64Array:
         """Linear between positions, cubic where both ends have velocities, quintic where they have accelerations."""
@@ -152,5 +159,5 @@ def _between(before: _Waypoint, after: _Waypoint, now_ns: int) -> Float64Array:
     known = min(len(before.derivatives), len(after.derivatives))
     seconds = (after.at_ns - before.at_ns) / 1e9
     polynomial = BPoly.from_derivatives([0.0, seconds], [before.derivatives[:known], after.derivatives[:known]])
-    time_s = (now_ns - before.at_ns) / 1e9
+    time_s = max(0, now_ns - before.at_ns) / 1e9
     return np.stack([polynomial(time_s, nu=order) for order in range(3)])
