@@ -11,8 +11,6 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from vla_policy_node.chunking import make_executor
-from vla_policy_node.command_messages import COMMAND_TYPES
-from vla_policy_node.command_spec import CommandSpec
 from vla_policy_node.control import LockstepControl, Proposal, RealTimeControl, Step, Ticker, propose
 from vla_policy_node.diagnostics import StreamMonitor
 from vla_policy_node.exceptions import CheckpointError, MessageError, PolicyNodeError
@@ -23,25 +21,22 @@ from vla_policy_node.observation_inputs_node import ObservationInputs
 from vla_policy_node.policy_loading import PolicySlot
 from vla_policy_node.policy_output import PolicyOutput
 from vla_policy_node.policy_parameters import CHOICES, FIXED, PARAMETERS, refusal
+from vla_policy_node.policy_topics_node import PolicyTopics
 from vla_policy_node.ros_node import (
     ParameterError,
     check_choices,
     declare,
     exit_process,
-    message_class,
     publish_diagnostics,
-    publishers,
     rclpy_maker,
     result,
     run_node,
-    settable,
     subscribers,
-    topic_qos,
 )
 from vla_policy_node.safety import SafetyFilter
 from vla_policy_node.spec import NANOSECONDS, RobotSpec, load_spec
 from vla_policy_node.stop_inputs_node import StopInputs
-from vla_policy_node.topics import ACTION, ACTION_CHUNK, DIAGNOSTICS, INSTRUCTION, JOINT_STATES, MESSAGE_TYPES
+from vla_policy_node.topics import ACTION, ACTION_CHUNK, INSTRUCTION, JOINT_STATES
 
 SWITCH_S = 0.0005
 """How long one Python thread may keep the interpreter: at Python's 5 ms a tick would wait that long for the network."""
@@ -107,8 +102,8 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._disable()
-        self._inputs.close()
-        self._stops.close()
+        for opened in (self._inputs, self._stops, self._topics):
+            opened.close()
         for destroy, entity in self._entities:
             destroy(entity)
         self._entities = []
@@ -130,27 +125,14 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
     def _open_topics(self) -> None:
         self._inputs = ObservationInputs(self, self._spec, self._lockstep, self._receive)
         self._stops = StopInputs(self, self._on_stop_heard)
-        for topic in (ACTION, ACTION_CHUNK, DIAGNOSTICS):
-            publisher = self.create_lifecycle_publisher(
-                message_class(MESSAGE_TYPES[topic]), topic, topic_qos(topic, True), qos_overriding_options=settable()
-            )
-            self._entities.append((self.destroy_lifecycle_publisher, publisher))
-        action, chunk, self._diagnostics = (entity for _, entity in self._entities)
-        controllers = [(command, self._publisher(command)) for command in self._spec.commands]
-        send = (action.publish, chunk.publish)
-        self._output = PolicyOutput(self._make, self._spec, *send, self._lockstep, controllers, self._now)
+        self._topics = topics = PolicyTopics(self, self._spec)
+        send = (topics.action.publish, topics.chunk.publish)
+        self._output = PolicyOutput(self._make, self._spec, *send, self._lockstep, topics.controllers, self._now)
         self._entities.append((self.destroy_service, self.create_service(SetBool, "~/enable", self._on_enable)))
         for name, callback in (("~/describe", self._on_describe), ("~/clear_stop", self._on_clear_stop)):
             self._entities.append((self.destroy_service, self.create_service(Trigger, name, callback)))
         self._guard = self.create_guard_condition(self._on_proposal)
         self._entities.append((self.destroy_guard_condition, self._guard))
-
-    def _publisher(self, command: CommandSpec) -> Any:
-        """What publishes to one of the robot's own controllers."""
-        kind, qos = message_class(COMMAND_TYPES[command.kind]), topic_qos(ACTION, True)
-        publisher = self.create_lifecycle_publisher(kind, command.topic, qos, qos_overriding_options=settable())
-        self._entities.append((self.destroy_lifecycle_publisher, publisher))
-        return publisher.publish
 
     # Parameters and services
 
@@ -191,6 +173,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         try:
             digest = self._enable()
         except PolicyNodeError as error:
+            self._disable()
             response.success, response.message = False, str(error)
             return response
         listeners = {topic: subscribers(self, topic) for topic in (ACTION, ACTION_CHUNK)}
@@ -201,8 +184,10 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         """Start an episode; returns the digest of the checkpoint that drives it."""
         if not self._clocks or self._slot is None:
             raise PolicyNodeError("policy_node is not active; activate it first (parameter autostart does)")
+        self._topics.check_alone(self._lockstep)
+        if not self._lockstep and not self._safety.at_rest:
+            raise PolicyNodeError("the arm is still braking; enable the policy when it rests")
         self._stops.start()
-        self._check_alone()
         slot = self._slot
         seed, scale = self._get("episode_seed"), self._get("exploration")
         # On the inference thread, so behind whatever it still does for the last episode.
@@ -221,13 +206,6 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         if was and not self._lockstep:
             self._hold("disabled")
             self._braking = not self._safety.at_rest
-
-    def _check_alone(self) -> None:
-        """Raises: PolicyNodeError: somebody else commands this robot as well."""
-        others = publishers(self, ACTION)
-        others.remove(self.get_name())
-        if others and (not self._lockstep or self.get_name() in others):
-            raise PolicyNodeError(f"'{self.resolve_topic_name(ACTION)}' is published by {', '.join(others)} as well")
 
     def _on_stop_heard(self) -> None:
         if self._enabled and not self._lockstep and (reasons := self._stops.reasons()):
@@ -333,7 +311,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         streams = self._inputs.statuses(now_ns)
         digest = self._slot.digest if self._slot is not None else ""
         policy = self._output.status(self._enabled, digest, self.failure, streams)
-        publish_diagnostics(self._diagnostics, self._make, self.get_name(), now_ns, [policy, *streams])
+        publish_diagnostics(self._topics.diagnostics, self._make, self.get_name(), now_ns, [policy, *streams])
 
 
 def build() -> PolicyNode:

@@ -1,0 +1,47 @@
+"""What a policy node publishes: commands, chunks, diagnostics, and the messages of the robot's own controllers."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode
+
+from vla_policy_node.command_messages import COMMAND_TYPES
+from vla_policy_node.command_spec import CommandSpec
+from vla_policy_node.exceptions import PolicyNodeError
+from vla_policy_node.ros_node import message_class, publishers, settable, topic_qos
+from vla_policy_node.spec import RobotSpec
+from vla_policy_node.topics import ACTION, ACTION_CHUNK, DIAGNOSTICS, MESSAGE_TYPES
+
+
+class PolicyTopics:
+    """Opens the publishers; nothing is sent while the node is not active."""
+
+    def __init__(self, node: LifecycleNode, spec: RobotSpec) -> None:
+        self._node, self._open = node, list[Any]()
+        self.action, self.chunk, self.diagnostics = (
+            self._publisher(topic, MESSAGE_TYPES[topic]) for topic in (ACTION, ACTION_CHUNK, DIAGNOSTICS)
+        )
+        self.controllers: list[tuple[CommandSpec, Callable[[Any], None]]] = [
+            (command, self._publisher(command.topic, COMMAND_TYPES[command.kind]).publish) for command in spec.commands
+        ]
+
+    def close(self) -> None:
+        """Publish no more."""
+        for publisher in self._open:
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def check_alone(self, lockstep: bool) -> None:
+        """Raises: PolicyNodeError: somebody else commands this robot; in lockstep: another policy node does."""
+        name = self._node.get_name()
+        others = publishers(self._node, ACTION)
+        others.remove(name)
+        if others and (not lockstep or name in others):
+            raise PolicyNodeError(f"'{self.action.topic_name}' is published by {', '.join(others)} as well")
+
+    def _publisher(self, topic: str, kind: str) -> Any:
+        qos = topic_qos(topic if topic in MESSAGE_TYPES else ACTION, True)
+        publisher = self._node.create_lifecycle_publisher(
+            message_class(kind), topic, qos, qos_overriding_options=settable()
+        )
+        self._open.append(publisher)
+        return publisher
