@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from vla_policy_node.command_spec import CommandSpec
+from vla_policy_node.commands import trajectory_point
 from vla_policy_node.messages import MessageMaker, make_header, vector_to_message
 from vla_policy_node.observation import Float32Array, Float64Array
 from vla_policy_node.spec import NANOSECONDS, RobotSpec
@@ -38,18 +39,14 @@ def command_message(
 def _trajectory(make: MessageMaker, spec: RobotSpec, command: CommandSpec, values: Float64Array) -> Any:
     # A stamp of 0 says: from now on. With one of its own a late message would be refused as over.
     reach_ns = round(command.reach_s * NANOSECONDS) or spec.period_ns
-    seconds, rest = divmod(reach_ns, NANOSECONDS)
-    point = make(
-        "trajectory_msgs/msg/JointTrajectoryPoint",
-        positions=values,
-        velocities=np.empty(0),
-        accelerations=np.empty(0),
-        effort=np.empty(0),
-        time_from_start=make("builtin_interfaces/msg/Duration", sec=seconds, nanosec=rest),
-    )
     names = list(command.joints or spec.joints_of(command.dimensions))
     header = make_header(make, 0, spec.frame)
-    return make(COMMAND_TYPES["joint_trajectory"], header=header, joint_names=names, points=[point])
+    return make(
+        COMMAND_TYPES["joint_trajectory"],
+        header=header,
+        joint_names=names,
+        points=[trajectory_point(make, values, reach_ns)],
+    )
 
 
 def _twist(make: MessageMaker, spec: RobotSpec, now_ns: int, values: Float64Array) -> Any:

@@ -46,7 +46,7 @@ def chunk_to_message(make: MessageMaker, spec: RobotSpec, chunk: ActionChunk) ->
         "trajectory_msgs/msg/JointTrajectory",
         header=make_header(make, chunk.stamp_ns, spec.frame),
         joint_names=list(spec.action_names),
-        points=[_point(make, row, i * spec.period_ns) for i, row in enumerate(actions.astype(np.float64))],
+        points=[trajectory_point(make, row, i * spec.period_ns) for i, row in enumerate(actions.astype(np.float64))],
     )
 
 
@@ -70,7 +70,8 @@ def chunk_from_message(spec: RobotSpec, msg: Any) -> ActionChunk:
     return ActionChunk(stamp_of(msg), actions)
 
 
-def _point(make: MessageMaker, positions: Any, after_ns: int) -> Any:
+def trajectory_point(make: MessageMaker, positions: Any, after_ns: int) -> Any:
+    """A trajectory_msgs/JointTrajectoryPoint of positions (J,) alone, due so long after the trajectory's start."""
     seconds, rest = divmod(after_ns, NANOSECONDS)
     return make(
         "trajectory_msgs/msg/JointTrajectoryPoint",
