@@ -19,7 +19,7 @@ from rollout_manager.exceptions import CommandRefusedError, SimulatorError
 from vla_policy_node.command_messages import COMMAND_TYPES
 from vla_policy_node.diagnostics import ERROR, OK, WARN, Status
 from vla_policy_node.exceptions import PolicyNodeError
-from vla_policy_node.messages import compressed_to_message, image_to_message, joints_to_message, pose_to_message
+from vla_policy_node.messages import camera_message, joints_to_message, pose_to_message
 from vla_policy_node.observation import ImageArray
 from vla_policy_node.ros_node import (
     ParameterError,
@@ -114,12 +114,10 @@ class ArmNode:
         return found
 
     def _open_cameras(self) -> Cameras:
-        topics = {c.name: (c.topic, c.transport) for c in self._spec.cameras}
-        publishers = {name: self._publisher(topic, CAMERA_TYPES[kind]) for name, (topic, kind) in topics.items()}
+        publishers = {c.name: self._publisher(c.topic, CAMERA_TYPES[c.transport]) for c in self._spec.cameras}
 
         def publish(name: str, stamp_ns: int, image: ImageArray) -> None:
-            to_message = image_to_message if topics[name][1] == "raw" else compressed_to_message
-            publishers[name].publish(to_message(self._make, image, stamp_ns, name))
+            publishers[name].publish(camera_message(self._make, self._spec.camera(name), image, stamp_ns))
 
         self._faults = CameraFaults()
         rate = self._get("camera_rate_hz")
