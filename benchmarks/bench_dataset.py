@@ -29,6 +29,7 @@ from rollout_manager.episode import EpisodeHeader, Outcome  # noqa: E402
 from trainer.dataset import WindowDataset, load_episodes  # noqa: E402
 from trainer.episode_cache import EpisodeCache  # noqa: E402
 from trainer.sampler import WindowSampler  # noqa: E402
+from vla_policy_node.action_spec import ActionDimension  # noqa: E402
 from vla_policy_node.commands import action_to_message, chunk_to_message  # noqa: E402
 from vla_policy_node.messages import (  # noqa: E402
     readings_to_messages,
@@ -38,7 +39,6 @@ from vla_policy_node.messages import (  # noqa: E402
 )
 from vla_policy_node.observation import ImageArray, Joints, Pose, Readings  # noqa: E402
 from vla_policy_node.policy import ActionChunk  # noqa: E402
-from vla_policy_node.action_spec import ActionDimension
 from vla_policy_node.spec import CameraSpec, ProprioceptionField, RobotSpec  # noqa: E402
 from vla_policy_node.topics import ACTION, ACTION_CHUNK, INSTRUCTION, MESSAGE_TYPES  # noqa: E402
 

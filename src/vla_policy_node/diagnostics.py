@@ -61,6 +61,10 @@ class StreamMonitor:
         self._refusal = ""
         self._arrivals.clear()
 
+    def silent_ns(self, now_ns: int) -> int:
+        """How long nothing has come; 0 before the first message."""
+        return 0 if self._last_ns is None else now_ns - self._last_ns
+
     @property
     def refusal(self) -> str:
         """Why the last message that could not be used was refused, in this episode."""

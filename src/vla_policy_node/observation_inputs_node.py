@@ -19,7 +19,7 @@ class ObservationInputs:
         self, node: Node, spec: RobotSpec, lockstep: bool, receive: Callable[[str, Any, StreamMonitor], None]
     ) -> None:
         """Args: receive: is given each message with its topic and that stream's monitor."""
-        self._node, self._receive = node, receive
+        self._node, self._receive, self._max_silence_s = node, receive, spec.max_silence_s
         stale_ns = max(spec.max_skew_ns, NANOSECONDS)
         self._monitors: dict[str, StreamMonitor] = {}
         self._subscriptions: dict[str, Any] = {}
@@ -42,6 +42,14 @@ class ObservationInputs:
         """A new episode begins."""
         for monitor in self._monitors.values():
             monitor.restart()
+
+    def silent(self, now_ns: int) -> tuple[str, ...]:
+        """Which streams have been silent for longer than the robot's file allows, as reasons to hold."""
+        silent = {
+            topic: m.silent_ns(now_ns) / NANOSECONDS for topic, m in self._monitors.items() if topic not in LATCHED
+        }
+        limit = self._max_silence_s
+        return tuple(f"{topic}: silent for {1e3 * s:.0f} ms" for topic, s in silent.items() if s > limit)
 
     def statuses(self, now_ns: int) -> list[Status]:
         """How each stream is doing."""

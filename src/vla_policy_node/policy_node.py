@@ -271,7 +271,8 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
             self._hold("disabled")
 
     def _tick(self) -> None:
-        self._real_time_control.tick(self._now(), self._output.send, self._stops.reasons())
+        stopped = (*self._stops.reasons(), *self._inputs.silent(self._now()))
+        self._real_time_control.tick(self._now(), self._output.send, stopped)
 
     def _ask(self, observation: Observation) -> bool:
         if self._thread.busy:

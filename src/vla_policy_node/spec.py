@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -78,6 +79,9 @@ class RobotSpec:
     """Frame that poses and end-effector actions are expressed in."""
     max_skew_s: float = 0.1
     """How far the streams of one observation may lie apart, and how old it may be, in seconds."""
+    max_silence_s: float = math.inf
+    """In real time, how long nothing may arrive of a camera, the joints or the pose before the robot holds, in seconds:
+    sooner than its last sample is too old. No part of the digest."""
     explore: Exploration = "action"
     """What a policy varies when it tries anew: its actions, or where it aims. No part of the digest."""
     commands: tuple[CommandSpec, ...] = ()
@@ -85,6 +89,8 @@ class RobotSpec:
 
     def __post_init__(self) -> None:
         one_of(f"robot '{self.name}': explore", self.explore, get_args(Exploration))
+        if not self.max_silence_s > 0:
+            raise SpecError(f"robot '{self.name}': max_silence_s {self.max_silence_s} is not positive")
         if not self.rate_hz > 0:
             raise SpecError(f"robot '{self.name}': rate_hz {self.rate_hz} is not positive")
         if not self.action:
@@ -187,7 +193,7 @@ class RobotSpec:
     def digest(self) -> str:
         """SHA-256 (first 16 hex digits) of what a policy depends on: not topics, `explore`, `NO_PART_OF_THE_DIGEST`."""
         content = asdict(self)
-        del content["explore"], content["commands"]
+        del content["explore"], content["commands"], content["max_silence_s"]
         for camera in content["cameras"]:
             del camera["topic"], camera["transport"]
         for dimension in content["action"]:
