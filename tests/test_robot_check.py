@@ -128,7 +128,12 @@ def test_streams_that_lie_apart_are_noticed() -> None:
 @pytest.mark.ros
 @pytest.mark.slow
 def test_the_stand_in_arm_is_checked_and_an_unplugged_camera_found(ros_domain: int, tmp_path: Path) -> None:
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(ros_domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    environment = {
+        **os.environ,
+        "COLUMNS": "200",
+        "ROS_DOMAIN_ID": str(ros_domain),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    }
     source = str(Path(__file__).parents[1] / "src")
     command = [sys.executable, "-m", "trainer.cli", "robot", "check", "panda", "--seconds", "2"]
 
