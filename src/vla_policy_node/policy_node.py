@@ -50,7 +50,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         declare(self, PARAMETERS)
         check_choices(self, CHOICES)
         self.failure = ""
-        self._enabled = self._braking = False
+        self._enabled = self._braking = self._silent = False
         self._episode = 0
         self._thread = InferenceThread()
         self._make = rclpy_maker()
@@ -262,7 +262,10 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
             self._output.send(step)
 
     def _on_clock(self) -> None:
-        if not (self._enabled or self._braking) or not self._ticker.on_clock(self._now()):
+        silent = bool(self._enabled and self._inputs.silent(self._now()))
+        newly, self._silent = silent and not self._silent, silent
+        # A stream that has just fallen silent does not wait for the next tick.
+        if not newly and not ((self._enabled or self._braking) and self._ticker.on_clock(self._now())):
             return
         if self._enabled:
             self._tick()
