@@ -127,7 +127,9 @@ def test_a_speed_goes_down_to_0_as_fast_as_it_may() -> None:
         command = gate.check([0.5, 0.0, 0.0])
     assert command.action[0] == pytest.approx(0.2)
     assert command.reasons == ("motion: up goes as fast as it may",)
-    assert [round(float(gate.hold(("x",)).action[0]), 6) for _ in range(5)] == [0.15, 0.1, 0.05, 0.0, 0.0]
+    assert not gate.at_rest
+    sent = [(round(float(gate.hold(("x",)).action[0]), 6), gate.at_rest) for _ in range(5)]
+    assert sent == [(0.15, False), (0.1, False), (0.05, False), (0.0, True), (0.0, True)]
 
 
 def test_it_begins_where_the_joint_is_and_sends_nothing_before() -> None:

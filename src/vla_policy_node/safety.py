@@ -18,6 +18,8 @@ LimitMode = Literal["clamp", "reject"]
 
 SHORTEST_NS = 1_000_000
 """What counts as having passed where a clock stood still or went back."""
+AT_REST = 1e-6
+"""How far from 0 a speed or a displacement that is sent still counts as none, in its unit."""
 SLOWED = 0.02
 """Share of a dimension's range that what is sent stays behind what was asked for before it is said."""
 
@@ -79,7 +81,7 @@ class SafetyFilter:
     @property
     def at_rest(self) -> bool:
         """Whether the last hold has brought the robot to rest."""
-        return self._motion.still
+        return self._motion.still and bool(np.abs(self._last - self._still()).max() <= AT_REST)
 
     @property
     def watches_joints(self) -> bool:
@@ -122,10 +124,14 @@ class SafetyFilter:
     def hold(self, reasons: Sequence[str], now_ns: int | None = None) -> SafeCommand:
         """The command that brings the robot to rest: `zero` dimensions at 0, `last` ones as sent last, and both as fast
         as their motion limits allow. Args: now_ns: as for `check`."""
-        still = self._limited(np.where(self._holds_last, self._last, 0.0))
+        still = self._still()
         after_s = self._since_last(now_ns)
         self._last = self._sent(self._motion.stop(still.astype(np.float64), after_s, self._holds_last))
         return SafeCommand(self._last.copy(), True, tuple(reasons))
+
+    def _still(self) -> Float32Array:
+        """What holding comes to in the end: speeds and deltas at 0, targets as they are."""
+        return self._limited(np.where(self._holds_last, self._last, 0.0))
 
     def _since_last(self, now_ns: int | None) -> float:
         """Time since the last command in seconds, at most a period, at least the shortest that a clock shows."""
