@@ -62,6 +62,18 @@ def test_a_run_goes_on_with_other_settings_of_the_machine(tmp_path: Path) -> Non
         Journal(tmp_path, {"workers": 1, "base": {"device": "cpu", "steps": 8}})
 
 
+def test_a_run_is_given_more_iterations_and_measures_its_end_anew(tmp_path: Path) -> None:
+    with Journal(tmp_path, {"iterations": 1, "base": {"steps": 9}}) as journal:
+        for name in ("train fbc_1", "evaluate fbc_1", "evaluate control", "zero-shot control"):
+            journal.run(name, lambda: {"digest": "a"})
+    with Journal(tmp_path, {"iterations": 3, "base": {"steps": 9}}) as journal:
+        assert [stage.name for stage in journal.stages] == ["train fbc_1"]
+    with pytest.raises(ConfigError, match="iterations: 3 there, 2 now"):
+        Journal(tmp_path, {"iterations": 2, "base": {"steps": 9}})
+    with pytest.raises(ConfigError, match="steps: 9 there, 8 now"):
+        Journal(tmp_path, {"iterations": 4, "base": {"steps": 8}})
+
+
 def test_tuples_and_lists_are_the_same_configuration(tmp_path: Path) -> None:
     Journal(tmp_path, {"tasks": ("push", "reach")}).close()
     Journal(tmp_path, {"tasks": ["push", "reach"]}).close()

@@ -54,6 +54,18 @@ def test_the_schedule_by_hand() -> None:
     assert learning_rate(0, 10, OptimizerConfig(warmup_steps=0, learning_rate=3.0)) == 3.0
 
 
+def test_the_schedule_begins_anew_in_every_cycle() -> None:
+    config = OptimizerConfig(learning_rate=1.0, warmup_steps=1, cycles=3, restart_share=0.5)
+    once = [learning_rate(step, 4, replace(config, cycles=1)) for step in range(5)]
+    rates = [learning_rate(step, 12, config) for step in range(13)]
+    assert rates[:4] == pytest.approx(once[:4])
+    assert rates[4:8] == rates[8:12] == pytest.approx([0.5 * rate for rate in once[:4]])
+    assert rates[12] == pytest.approx(0.0)
+    # Steps that do not divide evenly: the last cycle is the shorter one.
+    uneven = [learning_rate(step, 11, config) for step in range(11)]
+    assert uneven == rates[:11]
+
+
 def test_biases_and_norms_do_not_decay() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm(4), nn.Linear(4, 2))
     network[2].bias.requires_grad_(False)

@@ -202,7 +202,7 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with warm-up, cosine decay and clipping."""
+    """AdamW with warm-up, cosine decay, restarts and clipping."""
 
     learning_rate: float = 1e-3
     """Highest learning rate, reached at the end of the warm-up."""
@@ -210,6 +210,10 @@ class OptimizerConfig:
     """Steps over which the learning rate rises from 0."""
     final_share: float = 0.0
     """Learning rate of the last step as a share of the highest."""
+    cycles: int = 1
+    """Times that warm-up and cosine are gone through, over steps of one length each."""
+    restart_share: float = 0.6
+    """Highest learning rate of the cycles after the first, as a share of `learning_rate`."""
     weight_decay: float = 1e-3
     """Decoupled decay of matrices and kernels; never of biases, norms and other vectors."""
     clip_norm: float = 1.0
@@ -222,6 +226,8 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         require(self.learning_rate > 0, f"optimizer: learning_rate {self.learning_rate} is not positive")
         require(0 <= self.final_share <= 1, f"optimizer: final_share {self.final_share} is not in [0, 1]")
+        require(self.cycles >= 1, f"optimizer: cycles {self.cycles} is not at least 1")
+        require(0 < self.restart_share <= 1, f"optimizer: restart_share {self.restart_share} is not in (0, 1]")
         for name in ("warmup_steps", "weight_decay", "clip_norm"):
             require(getattr(self, name) >= 0, f"optimizer: {name} {getattr(self, name)} is negative")
         for name in ("beta1", "beta2"):

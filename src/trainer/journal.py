@@ -24,6 +24,14 @@ WHERE_NOT_WHAT = ("workers", "graphs", "device", "threads", "log_every", "save_e
 to what its numbers depend on by itself."""
 
 
+MAY_GROW = ("iterations",)
+"""Settings that a run may be given more of later: it goes on where it ended."""
+
+OF_THE_END = ("evaluate ", "zero-shot ")
+"""How the names of stages begin that are done once nothing is trained any more. Where a run has grown they are done again;
+tries of the same checkpoint are not."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """A finished stage."""
@@ -131,12 +139,18 @@ class Journal(AbstractContextManager["Journal"]):
             return {}
         journal = read_journal(self.path)
         changes = differences(journal["config"], self._config)
-        if changes := [change for change in changes if _leaf(change) not in WHERE_NOT_WHAT]:
+        grown = [key for key in MAY_GROW if key in self._config and self._config[key] > journal["config"].get(key, 0)]
+        if changes := [change for change in changes if _leaf(change) not in (*WHERE_NOT_WHAT, *grown)]:
             raise ConfigError(
                 f"'{self.path.parent}' holds a run of another configuration: {'; '.join(changes)}. "
                 "Go on with the old one, or choose another output folder"
             )
-        return _read_stages(self.path)
+        stages = _read_stages(self.path)
+        if grown:
+            self._stages = {name: stage for name, stage in stages.items() if not name.startswith(OF_THE_END)}
+            self._write()
+            return self._stages
+        return stages
 
     def _write(self) -> None:
         content = {"config": self._config, "stages": [asdict(stage) for stage in self._stages.values()]}
