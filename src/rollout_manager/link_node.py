@@ -23,6 +23,7 @@ from rollout_manager.live_recording import LiveRecording
 from rollout_manager.rollout import driver_seed
 from rollout_manager.schedule import Schedule, Try
 from rollout_manager.simulation import TaskInfo
+from rollout_manager.stop_recording_node import StopRecording
 from rollout_manager.try_runner import NodeLostError, RefusedError
 from vla_policy_node.messages import observation_topics, text_to_message
 from vla_policy_node.ros_node import message_class, publishers, rclpy_maker, settable, take_waiting, topic_qos
@@ -93,6 +94,7 @@ class Link:
         for topic, callback in ((OUTCOME, self._on_outcome), (DIAGNOSTICS, self._on_diagnostics)):
             qos = topic_qos(topic, True)
             self._node.create_subscription(message_class(MESSAGE_TYPES[topic]), topic, callback, qos)
+        StopRecording(self._node, self._recording)
 
     def _reliable(self, topic: str) -> bool:
         """A reliable reader gets nothing from a best-effort publisher, such as many a camera is."""
@@ -213,7 +215,7 @@ class Link:
         if content.get("episode_id") != self._recording.episode_id:
             return  # Latched: the outcome of an earlier try.
         self._outcome = Outcome.from_dict({f.name: content[f.name] for f in fields(Outcome)})
-        self._recording.epilogue(OUTCOME, MESSAGE_TYPES[OUTCOME], serialize_message(message))
+        self._recording.record_now(OUTCOME, MESSAGE_TYPES[OUTCOME], serialize_message(message))
 
     def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:

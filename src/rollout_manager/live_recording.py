@@ -34,8 +34,8 @@ class LiveRecording:
         """A message without a stamp that the next try begins with."""
         self._preface = (topic, kind, cdr)
 
-    def epilogue(self, topic: str, kind: str, cdr: bytes) -> None:
-        """A message without a stamp, recorded at the newest stamp so far."""
+    def record_now(self, topic: str, kind: str, cdr: bytes) -> None:
+        """A message without a stamp that counts: it is recorded at the newest stamp so far."""
         if self._recorder is not None:
             self._recorder.record(topic, kind, self._last_ns, cdr)
 

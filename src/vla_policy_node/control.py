@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from vla_policy_node.chunking import ChunkExecutor
 from vla_policy_node.exceptions import PolicyNodeError
+from vla_policy_node.frozen import FrozenCameras
 from vla_policy_node.observation import Missing, Observation, ObservationBuffer
 from vla_policy_node.policy import ActionChunk, Policy
 from vla_policy_node.safety import SafeCommand, SafetyFilter
@@ -142,6 +143,7 @@ class RealTimeControl:
         self._executor = executor
         self._safety = safety
         self._ask = ask
+        self._frozen = FrozenCameras(buffer.spec)
         self._error = ""
         self._asked: int | None = None
         self._unanswered: Observation | None = None
@@ -151,6 +153,7 @@ class RealTimeControl:
         self._buffer.clear()
         self._executor.reset()
         self._safety.reset()
+        self._frozen.reset()
         self._error = ""
         self._asked = self._unanswered = None
 
@@ -163,6 +166,8 @@ class RealTimeControl:
         Args: stopped: why the robot must hold, whatever the policy says; empty where nothing stops it.
         """
         observed = self._buffer.assemble(now_ns)
+        if isinstance(observed, Observation):
+            stopped = (*stopped, *self._frozen.check(observed))
         if stopped or isinstance(observed, Missing):
             self._unanswered = None
             missing = observed.reasons if isinstance(observed, Missing) else ()

@@ -2,15 +2,18 @@
 
 import json
 import sys
+import time
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from vla_policy_node.chunking import make_executor
+from vla_policy_node.clock_watch import ClockWatch
 from vla_policy_node.control import LockstepControl, Proposal, RealTimeControl, Step, Ticker, propose
 from vla_policy_node.diagnostics import StreamMonitor
 from vla_policy_node.exceptions import CheckpointError, MessageError, PolicyNodeError
@@ -88,10 +91,13 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._clocks = [self.create_timer(1.0, self._publish_diagnostics)]
+        # Not by the clock that stamps are compared with: after it was set back nothing would tick until it catches up.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._clocks = [self.create_timer(1.0, self._publish_diagnostics, clock=steady)]
         if not self._lockstep:
             # Four looks a period, so that a tick that waited for a late observation is late by a quarter at most.
-            self._clocks.append(self.create_timer(self._spec.period_ns / NANOSECONDS / 4, self._on_clock))
+            period_s = self._spec.period_ns / NANOSECONDS / 4
+            self._clocks.append(self.create_timer(period_s, self._on_clock, clock=steady))
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -120,6 +126,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         self._lockstep_control = LockstepControl(self._buffer, executor, self._safety)
         self._real_time_control = RealTimeControl(self._buffer, executor, self._safety, self._ask)
         self._ticker = Ticker(period_ns)
+        self._clock_watch = ClockWatch(self._get("use_sim_time"))
         self._proposals: list[tuple[int, Proposal]] = []
 
     def _open_topics(self) -> None:
@@ -127,7 +134,9 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         self._stops = StopInputs(self, self._on_stop_heard)
         self._topics = topics = PolicyTopics(self, self._spec)
         send = (topics.action.publish, topics.chunk.publish)
-        self._output = PolicyOutput(self._make, self._spec, *send, self._lockstep, topics.controllers, self._now)
+        self._output = PolicyOutput(
+            self._make, self._spec, *send, self._lockstep, topics.controllers, self._now, topics.tell
+        )
         self._entities.append((self.destroy_service, self.create_service(SetBool, "~/enable", self._on_enable)))
         for name, callback in (("~/describe", self._on_describe), ("~/clear_stop", self._on_clear_stop)):
             self._entities.append((self.destroy_service, self.create_service(Trigger, name, callback)))
@@ -262,6 +271,11 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
             self._output.send(step)
 
     def _on_clock(self) -> None:
+        if why := self._clock_watch.look(self._now(), time.monotonic_ns()):
+            self._buffer.clear()
+            self._ticker.reset()
+            self._inputs.clock_set()
+            self._stops.clock_set(why)
         silent = bool(self._enabled and self._inputs.silent(self._now()))
         newly, self._silent = silent and not self._silent, silent
         # A stream that has just fallen silent does not wait for the next tick.

@@ -8,6 +8,7 @@ from vla_policy_node.command_spec import CommandSpec
 from vla_policy_node.commands import action_to_message, chunk_to_message
 from vla_policy_node.control import Proposal, Step
 from vla_policy_node.diagnostics import ERROR, OK, WARN, DurationMonitor, Status, worst
+from vla_policy_node.events import SafetyEvent, SafetyEvents
 from vla_policy_node.exceptions import MessageError
 from vla_policy_node.messages import MessageMaker
 from vla_policy_node.spec import RobotSpec
@@ -25,12 +26,14 @@ class PolicyOutput:
         lockstep: bool,
         send_commands: Sequence[tuple[CommandSpec, Callable[[Any], None]]] = (),
         now: Callable[[], int] = lambda: 0,
+        tell_event: Callable[[SafetyEvent], None] = lambda event: None,
     ) -> None:
         """
         Args:
             lockstep: a step's own proposal is published with it; in real time it was when it arrived.
             send_commands: what publishes to each of the robot's own controllers.
             now: the time in ns.
+            tell_event: is told when commands begin to be held or limited, and when they are free again.
         """
         self._send_commands, self._now = send_commands, now
         self._make, self._spec, self._lockstep = make, spec, lockstep
@@ -38,6 +41,7 @@ class PolicyOutput:
         self._seconds = DurationMonitor()
         self._ticks = self._held = 0
         self._reasons: tuple[str, ...] = ()
+        self._events, self._tell_event = SafetyEvents(), tell_event
         self._unsent = ""
 
     def send(self, step: Step) -> None:
@@ -51,6 +55,8 @@ class PolicyOutput:
         self._ticks += 1
         self._held += step.command.held
         self._reasons = step.command.reasons
+        if (event := self._events.see(step.stamp_ns, step.command)) is not None:
+            self._tell_event(event)
 
     def tell(self, proposal: Proposal) -> None:
         """Publish a chunk. One that is no message (NaN) is not: the safety filter holds, diagnostics say why."""
@@ -77,5 +83,6 @@ class PolicyOutput:
             "held": str(self._held),
             "last_reasons": "; ".join(self._reasons),
             **self._seconds.values("inference"),
+            **{f"event: {kind}": str(count) for kind, count in sorted(self._events.counts.items())},
         }
         return Status("policy", level, message, values)

@@ -82,6 +82,9 @@ class RobotSpec:
     max_silence_s: float = math.inf
     """In real time, how long nothing may arrive of a camera, the joints or the pose before the robot holds, in seconds:
     sooner than its last sample is too old. No part of the digest."""
+    max_frozen_s: float = math.inf
+    """In real time, how long a camera may show the very same picture while the robot moves before it holds, in seconds.
+    No part of the digest."""
     explore: Exploration = "action"
     """What a policy varies when it tries anew: its actions, or where it aims. No part of the digest."""
     commands: tuple[CommandSpec, ...] = ()
@@ -89,10 +92,9 @@ class RobotSpec:
 
     def __post_init__(self) -> None:
         one_of(f"robot '{self.name}': explore", self.explore, get_args(Exploration))
-        if not self.max_silence_s > 0:
-            raise SpecError(f"robot '{self.name}': max_silence_s {self.max_silence_s} is not positive")
-        if not self.rate_hz > 0:
-            raise SpecError(f"robot '{self.name}': rate_hz {self.rate_hz} is not positive")
+        for what in ("rate_hz", "max_silence_s", "max_frozen_s"):
+            if not getattr(self, what) > 0:
+                raise SpecError(f"robot '{self.name}': {what} {getattr(self, what)} is not positive")
         if not self.action:
             raise SpecError(f"robot '{self.name}': an action needs at least one dimension")
         for what, names in (
@@ -193,7 +195,8 @@ class RobotSpec:
     def digest(self) -> str:
         """SHA-256 (first 16 hex digits) of what a policy depends on: not topics, `explore`, `NO_PART_OF_THE_DIGEST`."""
         content = asdict(self)
-        del content["explore"], content["commands"], content["max_silence_s"]
+        for what in ("explore", "commands", "max_silence_s", "max_frozen_s"):
+            del content[what]
         for camera in content["cameras"]:
             del camera["topic"], camera["transport"]
         for dimension in content["action"]:

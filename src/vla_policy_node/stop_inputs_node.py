@@ -39,6 +39,12 @@ class StopInputs:
         position = dict(zip(message.name, message.position, strict=False))
         self.standstill.see(self._now(), position, dict(zip(message.name, message.velocity, strict=False)))
 
+    def clock_set(self, why: str) -> None:
+        """The clock was set: a policy that drives is stopped."""
+        self.latch.clock_set(self._now(), why)
+        self.standstill.forget()
+        self._heard()
+
     def start(self) -> None:
         """The policy is about to drive. Raises: PolicyNodeError: something stops it, or the arm moves."""
         self.standstill.check(self._now())

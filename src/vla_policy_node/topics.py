@@ -5,6 +5,7 @@ EE_POSE = "/ee_pose"  # geometry_msgs/msg/PoseStamped
 INSTRUCTION = "/task/instruction"  # std_msgs/msg/String, latched
 ACTION_CHUNK = "/policy/action_chunk"  # trajectory_msgs/msg/JointTrajectory: what the policy proposed
 ACTION = "/action"  # trajectory_msgs/msg/JointTrajectory: the command that was sent
+EVENTS = "/policy/events"  # diagnostic_msgs/msg/DiagnosticArray: when commands begin to be held or limited, and why
 OUTCOME = "/episode/outcome"  # std_msgs/msg/String holding JSON, latched
 PRIVILEGED_STATE = "/sim/privileged_state"  # std_msgs/msg/Float64MultiArray, simulators only
 CLOCK = "/clock"  # rosgraph_msgs/msg/Clock: a recording's time while it is replayed
@@ -27,6 +28,7 @@ MESSAGE_TYPES: dict[str, str] = {
     ACTION: "trajectory_msgs/msg/JointTrajectory",
     OUTCOME: "std_msgs/msg/String",
     PRIVILEGED_STATE: "std_msgs/msg/Float64MultiArray",
+    EVENTS: "diagnostic_msgs/msg/DiagnosticArray",
     DIAGNOSTICS: "diagnostic_msgs/msg/DiagnosticArray",
     ESTOP: "std_msgs/msg/Bool",
     JOY: "sensor_msgs/msg/Joy",
