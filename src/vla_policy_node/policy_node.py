@@ -203,6 +203,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         digest = self._thread.submit(lambda: slot.start_episode(seed, scale)).result()
         self._build_control()
         self._inputs.restart()
+        self._output.restart()
         self._start_ns = self._get("start_stamp_ns")
         self.failure, self._enabled = "", True
         return digest
@@ -266,6 +267,8 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
     def _answer(self, observed: Observation | Missing, tick_ns: int, episode: int) -> None:
         """On the inference thread: a lockstep tick from observation to command."""
         assert self._slot is not None
+        if isinstance(observed, Observation):
+            self._compare(self._slot, observed)
         step = self._lockstep_control.answer(self._slot.policy, observed, tick_ns, self._stops.reasons())
         if episode == self._episode:
             self._output.send(step)
@@ -300,8 +303,13 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
     def _propose(self, observation: Observation, episode: int) -> None:
         """On the inference thread: a real-time chunk, handed over to the thread that ticks."""
         assert self._slot is not None
+        self._compare(self._slot, observation)
         self._proposals.append((episode, propose(self._slot.policy, observation)))
         self._guard.trigger()
+
+    def _compare(self, slot: PolicySlot, observation: Observation) -> None:
+        for text in self._output.compare(lambda: slot.unfamiliar(observation)):
+            self.get_logger().warning(text)
 
     def _on_proposal(self) -> None:
         while self._proposals:

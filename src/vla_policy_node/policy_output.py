@@ -43,6 +43,18 @@ class PolicyOutput:
         self._reasons: tuple[str, ...] = ()
         self._events, self._tell_event = SafetyEvents(), tell_event
         self._unsent = ""
+        self._unfamiliar: tuple[str, ...] | None = None
+
+    def compare(self, unlike: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
+        """Ask once an episode what of an observation is unlike the training data; what is so where it is asked."""
+        if self._unfamiliar is not None:
+            return ()
+        self._unfamiliar = unlike()
+        return self._unfamiliar
+
+    def restart(self) -> None:
+        """A new episode begins."""
+        self._unfamiliar = None
 
     def send(self, step: Step) -> None:
         """Publish the command of one tick, after the chunk that it is the first action of."""
@@ -74,8 +86,9 @@ class PolicyOutput:
         level, message = worst(streams) if enabled else (OK, "disabled")
         if failure:
             level, message = ERROR, failure
-        elif enabled and level == OK and (self._reasons or self._unsent):
-            level, message = WARN, "; ".join([*self._reasons, *[self._unsent] * bool(self._unsent)])
+        elif enabled and level == OK:
+            notes = [*self._reasons, *[self._unsent] * bool(self._unsent), *(self._unfamiliar or ())]
+            level, message = (WARN, "; ".join(notes)) if notes else (OK, message)
         values = {
             "enabled": str(enabled).lower(),
             "checkpoint_digest": digest,

@@ -3,12 +3,14 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import tyro
 
 from trainer import diagnosis
 from trainer.commands.arguments import parse
 from trainer.exceptions import ConfigError
+from vla_policy_node.checkpoint import load_checkpoint
 from vla_policy_node.spec import load_spec
 
 
@@ -23,6 +25,9 @@ class CheckRobot:
     """A robot of config/robots/, or the path of such a file."""
     seconds: float = 3.0
     """How long to listen."""
+    checkpoint: Path | None = None
+    """Folder of a checkpoint: is the robot like the data that it was trained on? A camera that is upside down is told,
+    and joints in degrees."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,11 +36,12 @@ def main(arguments: Sequence[str]) -> int:
     if options.seconds <= 0:
         raise ConfigError(f"robot check: seconds {options.seconds} is not above 0")
     spec = load_spec(options.robot)
+    trained = None if options.checkpoint is None else load_checkpoint(options.checkpoint, spec).statistics
 
     from trainer.robot_check import check_robot
     from trainer.robot_check_node import listen
 
-    findings = check_robot(spec, listen(spec, options.seconds))
+    findings = check_robot(spec, listen(spec, options.seconds), trained)
     print(diagnosis.table(findings, shutil.get_terminal_size((100, 24)).columns))
     wrong = [finding.part for finding in findings if finding.state == "missing"]
     print(f"\nnot ready: {', '.join(wrong)}" if wrong else f"\n'{spec.name}' is there as its file says")
