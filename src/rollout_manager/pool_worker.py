@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from rollout_manager.decisions import DecisionLog, ReplayDriver
 from rollout_manager.drivers import ExpertDriver, NoDriver, PolicyDriver, TakeoverDriver
 from rollout_manager.env import Env
 from rollout_manager.envs.registry import make_env
@@ -18,18 +19,7 @@ from rollout_manager.exceptions import SimulatorError
 from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import Expert, expert_noise, make_expert
 from rollout_manager.pool_request import EpisodeRequest
-from rollout_manager.rollout import (
-    Decision,
-    DecisionLog,
-    Driver,
-    EpisodeResult,
-    Observer,
-    ReplayDriver,
-    Tick,
-    describe,
-    new_header,
-    run_episode,
-)
+from rollout_manager.rollout import Decision, Driver, EpisodeResult, Observer, Tick, describe, new_header, run_episode
 from rollout_manager.success import simulator_label
 from vla_policy_node.chunking import make_executor
 from vla_policy_node.safety import SafetyFilter

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rollout_manager.decisions import DecisionLog, replay_actions
 from rollout_manager.drivers import PolicyDriver
 from rollout_manager.envs.registry import make_env
 from rollout_manager.episode import EpisodeHeader, Outcome
 from rollout_manager.results import EpisodeResultRow
-from rollout_manager.rollout import DecisionLog, StepRecord, new_header, replay_actions, run_episode
+from rollout_manager.rollout import StepRecord, new_header, run_episode
 from trainer.fbc_config import FBCConfig
 from trainer.report import gather
 from trainer.report_data import Arm, Video
