@@ -9,7 +9,7 @@ import pytest
 from graph_helpers import make_graph
 
 from rollout_manager.graph import Graph
-from rollout_manager.shared_memory import SHARED_MEMORY, sweep
+from rollout_manager.shared_memory import SHARED_MEMORY, Stale, stale, sweep
 
 
 def segment(folder: Path, name: str, size: int = 4096) -> Path:
@@ -26,8 +26,10 @@ def test_only_segments_without_an_owner_go(tmp_path: Path) -> None:
     (tmp_path / "sem.something").touch()
     with held.open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)
+        assert stale(tmp_path, settle_s=0) == Stale(1, 4096)
         assert sweep(tmp_path, settle_s=0) == 4096
         left = sorted(path.name for path in tmp_path.iterdir())
+    assert stale(tmp_path) == Stale(0, 0)
     assert left == ["fastrtps_aa", "fastrtps_aa_el", "fastrtps_port7400", "fastrtps_port7400_el", "sem.something"]
 
 
