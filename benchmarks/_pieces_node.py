@@ -3,7 +3,7 @@
     python benchmarks/_pieces_node.py FOLDER SECONDS KEPT
 
 A piece is an episode of its own, recorded by what the rollout manager records with. Each adds a line of JSON to
-FOLDER/pieces.jsonl: messages received, recorded and lost on the way, and what is wrong with the bag, if anything.
+FOLDER/pieces.jsonl: messages received, recorded, dropped, and lost on the way.
 """
 
 import json
