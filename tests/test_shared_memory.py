@@ -71,3 +71,16 @@ def test_a_node_leaves_nothing_behind_however_it_ends(tmp_path: Path, ros_domain
         assert number == signal.SIGKILL or not any((SHARED_MEMORY / name).exists() for name in names)
     assert sweep(settle_s=0) >= 0
     assert not any((SHARED_MEMORY / name).exists() for name in names)
+
+
+@pytest.mark.ros
+def test_a_node_started_again_takes_away_what_dead_ones_left(tmp_path: Path, ros_domain: int) -> None:
+    """One that dies again and again would fill the machine's memory before its graph is stopped."""
+    with make_graph(tmp_path, ros_domain, {"expert": {}}) as graph:
+        lock = segment(SHARED_MEMORY, f"test{os.getpid()}")
+        os.utime(lock, (0, 0))
+        os.kill(graph.pid("expert"), signal.SIGKILL)
+        graph.wait("expert", 20)
+        assert graph.supervise() == ["expert"]
+        assert not lock.exists()
+        assert not (SHARED_MEMORY / f"fastrtps_test{os.getpid()}").exists()
