@@ -15,11 +15,13 @@ from rollout_manager.bag import EpisodeReader, recover_all
 from rollout_manager.envs.tasks import find_task, suites_of
 from rollout_manager.episode import ControlMode
 from rollout_manager.exceptions import RolloutError, ScheduleError
+from rollout_manager.labels import append_label, read_labels
 from rollout_manager.link_node import Link, Patience
 from rollout_manager.live_recording import LiveRecording
 from rollout_manager.results import EpisodeResultRow, append_result, read_results
 from rollout_manager.schedule import Schedule, ScheduleEntry, Try, load_schedule, next_try, remaining
 from rollout_manager.simulation import TaskInfo
+from rollout_manager.success import simulator_label
 from rollout_manager.try_runner import NodeLostError, TryResult, run_try
 from vla_policy_node.exceptions import PolicyNodeError
 from vla_policy_node.ros_node import ParameterError, check_choices, declare, end_with_parent, exit_process
@@ -141,6 +143,8 @@ class RolloutManager:
 
     def _adopt(self, bag: Path) -> bool:
         reader = EpisodeReader(bag)
+        if not read_labels(bag):
+            append_label(bag, simulator_label(reader.header, reader.outcome))
         append_result(self._results, EpisodeResultRow.of(reader.header, reader.outcome))
         return reader.outcome.success
 

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -142,12 +143,15 @@ class SimNode:
         self._safety.reset()
         try:
             self._refuse_rival()
-            info = self._simulation.reset(
-                self._get("task"), self._get("seed"), self._get("time_limit_steps"), self._now()
-            )
+            now_ns = self._now()
+            info = self._simulation.reset(self._get("task"), self._get("seed"), self._get("time_limit_steps"), now_ns)
         except RolloutError as error:
             response.success, response.message = False, str(error)
             return response
+        if not self._lockstep:
+            # Stamps are the clock's own there. The try's own time, which keeps a second's distance from the last try's,
+            # may be ahead of it: everything would count as an earlier try's until the clock has caught up.
+            info = replace(info, first_stamp_ns=now_ns)
         listeners = {topic: subscribers(self.node, topic) for topic in self._publishers}
         response.success, response.message = True, json.dumps({**info.to_dict(), "listeners": listeners})
         return response
