@@ -8,6 +8,7 @@ that is ever sent there is a way to stop.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ruckig import ControlInterface, InputParameter, Result, Ruckig, Trajectory
@@ -51,6 +52,23 @@ class MotionLimiter:
     def still(self) -> bool:
         """Whether what was sent last stays as it is."""
         return self.motion.still
+
+    @property
+    def state(self) -> "tuple[Motion, float | None]":
+        """All that what is sent next depends on; may be set again."""
+        return self.motion, self._target
+
+    @state.setter
+    def state(self, state: "tuple[Motion, float | None]") -> None:
+        self.motion, self._target = state
+
+    def way_to_rest(self, step_s: float) -> list[float]:
+        """Where it would be, so many seconds apart from now on, if it were stopped now: the last one is the rest."""
+        if self.motion.still:
+            return [self.motion.position]
+        start, stopped = self.motion.position, self._braking(self.motion)
+        times = np.append(np.arange(0.0, stopped.duration, step_s), stopped.duration)
+        return [start + stopped.at_time(float(time))[0][0] for time in times]
 
     def start(self, position: float) -> None:
         """Stand still at a position, inside its limits or not; from outside it may only come back."""
@@ -138,23 +156,28 @@ class RateLimiter:
 
     def __init__(self, dimension: ActionDimension, period_s: float) -> None:
         self._velocity, self._period_s = dimension.velocity, period_s
-        self._position = 0.0
+        self.state = 0.0
+        """Where it was sent last: all that what is sent next depends on."""
         self.still = True
         """It stops at once."""
 
+    def way_to_rest(self, step_s: float) -> list[float]:
+        """Where it is."""
+        return [self.state]
+
     def start(self, position: float) -> None:
         """Stand still at a position."""
-        self._position = position
+        self.state = position
 
     def towards(self, target: float, after_s: float | None = None) -> float:
         """What to send next on the way to a target."""
         step = self._velocity * (self._period_s if after_s is None else after_s)
-        self._position += min(step, max(-step, target - self._position))
-        return self._position
+        self.state += min(step, max(-step, target - self.state))
+        return self.state
 
     def stop(self, after_s: float | None = None) -> float:
         """What was sent last."""
-        return self._position
+        return self.state
 
 
 def make_limiter(dimension: ActionDimension, period_s: float) -> MotionLimiter | RateLimiter | None:
@@ -168,7 +191,8 @@ class ActionMotion:
     """All dimensions of an action that have motion limits; the others pass."""
 
     def __init__(self, dimensions: tuple[ActionDimension, ...], rate_hz: float) -> None:
-        found = {i: make_limiter(dimension, 1 / rate_hz) for i, dimension in enumerate(dimensions)}
+        self._period_s = 1 / rate_hz
+        found = {i: make_limiter(dimension, self._period_s) for i, dimension in enumerate(dimensions)}
         self._limiters = {i: limiter for i, limiter in found.items() if limiter is not None}
 
     def __bool__(self) -> bool:
@@ -190,6 +214,27 @@ class ActionMotion:
         for i, limiter in self._limiters.items():
             sent[i] = limiter.towards(float(action[i]), after_s)
         return sent
+
+    @property
+    def state(self) -> dict[int, Any]:
+        """All that what is sent next depends on; may be set again, to take back what was not sent."""
+        return {i: limiter.state for i, limiter in self._limiters.items()}
+
+    @state.setter
+    def state(self, state: dict[int, Any]) -> None:
+        for i, limiter in self._limiters.items():
+            limiter.state = state[i]
+
+    def way_to_rest(self, sent: Float64Array) -> Float64Array:
+        """Targets (N, A) on the way to rest if all were stopped now, half a period apart. Args: sent: (A,), the first.
+
+        Those without motion limits are as they were sent.
+        """
+        ways = {i: limiter.way_to_rest(self._period_s / 2) for i, limiter in self._limiters.items()}
+        path = np.tile(sent, (max(map(len, ways.values()), default=1), 1))
+        for i, way in ways.items():
+            path[: len(way), i], path[len(way) :, i] = way, way[-1]
+        return path
 
     def stop(
         self, action: Float64Array, after_s: float, holds_last: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
