@@ -27,6 +27,7 @@ REQUIREMENTS = [
     "matplotlib>=3.8",
     "mcap>=1.2",
     "metaworld>=3.0,<4",
+    "mink>=0.0.13,<1",
     "mujoco>=3.3.0,<3.4",
     "numpy>=2.0",
     "opencv-python>=4.10",

@@ -18,6 +18,7 @@ from rollout_manager.episode import Outcome
 from rollout_manager.exceptions import RolloutError, SimulatorError
 from rollout_manager.simulation import Simulation, state_to_message
 from vla_policy_node.commands import action_from_message
+from vla_policy_node.end_effector import make_safety_filter
 from vla_policy_node.exceptions import MessageError, PolicyNodeError
 from vla_policy_node.messages import readings_to_messages, text_to_message
 from vla_policy_node.observation import Float32Array
@@ -34,7 +35,6 @@ from vla_policy_node.ros_node import (
     subscribers,
     topic_qos,
 )
-from vla_policy_node.safety import SafetyFilter
 from vla_policy_node.spec import NANOSECONDS, load_spec
 from vla_policy_node.topics import (
     ACTION,
@@ -88,7 +88,7 @@ class SimNode:
         self.node.add_on_set_parameters_callback(self._on_parameters)
         self._running = False
         self._published_ns = 0
-        self._safety = SafetyFilter(self._env.spec)
+        self._safety = make_safety_filter(self._env.spec)
         self._command: tuple[int, Float32Array] | None = None
         if not self._lockstep:
             self.node.create_timer(self._env.spec.period_ns / NANOSECONDS, self._on_period)

@@ -110,7 +110,7 @@ def _joints(spec: RobotSpec, joints: Joints) -> Finding:
         value = float(joints.position[places[item.key]]) if item.key in places else 0.0
         if abs(value) > FULL_TURN:
             return Finding("joints", "missing", f"{item.key} is at {value:.4g} rad: are these degrees (57.3 a radian)?")
-    for dimension in spec.action:
+    for dimension in spec.commanded:
         if dimension.joint in places:
             value = float(joints.position[places[dimension.joint]])
             if not dimension.low <= value <= dimension.high:

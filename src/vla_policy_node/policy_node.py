@@ -16,6 +16,7 @@ from vla_policy_node.chunking import make_executor
 from vla_policy_node.clock_watch import ClockWatch
 from vla_policy_node.control import LockstepControl, Proposal, RealTimeControl, Step, Ticker, propose
 from vla_policy_node.diagnostics import StreamMonitor
+from vla_policy_node.end_effector import make_safety_filter
 from vla_policy_node.exceptions import CheckpointError, MessageError, PolicyNodeError
 from vla_policy_node.inference import InferenceThread
 from vla_policy_node.messages import add_to_buffer, stamp_of
@@ -36,7 +37,6 @@ from vla_policy_node.ros_node import (
     run_node,
     subscribers,
 )
-from vla_policy_node.safety import SafetyFilter
 from vla_policy_node.spec import NANOSECONDS, RobotSpec, load_spec
 from vla_policy_node.stop_inputs_node import StopInputs
 from vla_policy_node.topics import ACTION, ACTION_CHUNK, INSTRUCTION, JOINT_STATES
@@ -122,7 +122,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         every = self._get("execute_every") or sys.maxsize
         executor = make_executor(self._get("execute"), period_ns, every, self._get("ensemble_decay"))
         self._buffer.clear()
-        self._safety = SafetyFilter(self._spec, self._get("limits"))
+        self._safety = make_safety_filter(self._spec, self._get("limits"))
         self._lockstep_control = LockstepControl(self._buffer, executor, self._safety)
         self._real_time_control = RealTimeControl(self._buffer, executor, self._safety, self._ask)
         self._ticker = Ticker(period_ns)

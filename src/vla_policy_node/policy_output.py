@@ -62,7 +62,7 @@ class PolicyOutput:
             self.tell(step.proposal)
         action = step.command.action
         for command, publish in self._send_commands:
-            publish(command_message(self._make, self._spec, command, self._now(), action))
+            publish(command_message(self._make, self._spec, command, self._now(), step.command.commanded))
         self._send_action(action_to_message(self._make, self._spec, step.stamp_ns, action))
         self._ticks += 1
         self._held += step.command.held

@@ -4,22 +4,17 @@ Its hardware defends itself as Franka's does: a command that jumps further than 
 arm stops where it is and stays there until the fault is cleared.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rollout_manager.envs.rendering import OffscreenRenderer, View, import_mujoco
 from rollout_manager.exceptions import SimulatorError
-from vla_policy_node.locations import config_dir
+from vla_policy_node.arm_files import load_arm, speed_of
+from vla_policy_node.exceptions import SpecError
 from vla_policy_node.observation import Float64Array, ImageArray, Joints, Pose
 from vla_policy_node.spec import CameraSpec
 
-SPEEDS = {
-    **dict.fromkeys((f"panda_joint{i}" for i in (1, 2, 3, 4)), 2.175),
-    **dict.fromkeys((f"panda_joint{i}" for i in (5, 6, 7)), 2.61),
-}
-"""rad/s that the Panda's joints can go; Franka's control parameters. Fingers have no such limit here."""
 REFLEX = 1.5
 """How many times as fast as it can go a joint may be commanded before the hardware stops it."""
 
@@ -34,16 +29,16 @@ class Arm:
             SimulatorError: there is no such model, or it has no such camera.
         """
         self._mujoco = mujoco = import_mujoco()
-        path = Path(model) if Path(model).suffix == ".xml" else config_dir() / "arms" / f"{model}.xml"
         try:
-            self.model: Any = mujoco.MjModel.from_xml_path(str(path))
-        except ValueError as error:
+            self.model: Any = load_arm(model)
+        except SpecError as error:
             raise SimulatorError(f"arm '{model}': {error}") from error
         self.data: Any = mujoco.MjData(self.model)
         self.joints = tuple(self.model.actuator(i).name for i in range(self.model.nu))
         self._qpos = np.array([self.model.joint(name).qposadr[0] for name in self.joints])
         self._qvel = np.array([self.model.joint(name).dofadr[0] for name in self.joints])
-        self._jump = np.array([REFLEX * SPEEDS.get(name, np.inf) * self.period_s for name in self.joints])
+        speeds = np.array([speed_of(self.model, self.model.joint(name).id) for name in self.joints])
+        self._jump = REFLEX * np.where(np.isfinite(speeds), speeds, np.inf) * self.period_s
         known = [self.model.camera(i).name for i in range(self.model.ncam)]
         if unknown := [camera.name for camera in cameras if camera.name not in known]:
             raise SimulatorError(f"arm '{model}': camera '{unknown[0]}' is not one of {', '.join(known)}")
