@@ -32,6 +32,7 @@ from rollout_manager.graph import ros_environment
 from vla_policy_node import policy_node
 from vla_policy_node.checkpoint import Lineage, save_checkpoint
 from vla_policy_node.commands import action_to_message
+from vla_policy_node.committed import Committed
 from vla_policy_node.control import Proposal, Step, propose
 from vla_policy_node.messages import observation_topics, readings_to_messages, stamp_of
 from vla_policy_node.network.config import load_network_config
@@ -131,8 +132,8 @@ def measure_policy(folder: Path, horizon: int, ticks: int) -> Noted:
     (folder / "robot.yaml").write_text(yaml.safe_dump(spec.to_dict()))
     save_policy(folder / "checkpoint", spec, horizon)
 
-    def timed(policy: Policy, observation: Observation) -> Proposal:
-        proposal = propose(policy, observation)
+    def timed(policy: Policy, observation: Observation, committed: Committed | None) -> Proposal:
+        proposal = propose(policy, observation, committed)
         noted.network_s[observation.stamp_ns] = proposal.seconds
         return proposal
 

@@ -1,6 +1,6 @@
 """What a policy node says: commands, chunks, and how it is doing. Publishes through functions; needs no ROS."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vla_policy_node.command_messages import command_message
@@ -63,8 +63,11 @@ class PolicyOutput:
         except MessageError as error:
             self._unsent = f"chunk not published: {error}"
 
-    def status(self, enabled: bool, digest: str, failure: str, streams: Sequence[Status]) -> Status:
-        """The policy's own line of diagnostics, given those of its streams and what made it fail, if anything did."""
+    def status(
+        self, enabled: bool, digest: str, failure: str, streams: Sequence[Status], delays: Mapping[str, str]
+    ) -> Status:
+        """The policy's own line of diagnostics, given those of its streams, what made it fail, if anything did, and how
+        late its chunks come."""
         level, message = worst(streams) if enabled else (OK, "disabled")
         if failure:
             level, message = ERROR, failure
@@ -77,5 +80,6 @@ class PolicyOutput:
             "held": str(self._held),
             "last_reasons": "; ".join(self._reasons),
             **self._seconds.values("inference"),
+            **delays,
         }
         return Status("policy", level, message, values)
