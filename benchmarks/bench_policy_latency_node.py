@@ -34,6 +34,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rollout_manager.graph import ros_environment
 from vla_policy_node import policy_node
 from vla_policy_node.commands import action_to_message
+from vla_policy_node.committed import Committed
 from vla_policy_node.control import Proposal, Step, propose
 from vla_policy_node.messages import observation_topics, readings_to_messages, stamp_of
 from vla_policy_node.observation import Float64Array, Joints, Observation, Pose, Readings
@@ -125,8 +126,8 @@ def measure_policy(folder: Path, horizon: int, ticks: int) -> Noted:
     (folder / "robot.yaml").write_text(yaml.safe_dump(spec.to_dict()))
     save_policy(folder / "checkpoint", spec, horizon, {TASK: 1.0})
 
-    def timed(policy: Policy, observation: Observation) -> Proposal:
-        proposal = propose(policy, observation)
+    def timed(policy: Policy, observation: Observation, committed: Committed | None) -> Proposal:
+        proposal = propose(policy, observation, committed)
         noted.network_s[observation.stamp_ns] = proposal.seconds
         return proposal
 

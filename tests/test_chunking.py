@@ -137,10 +137,10 @@ def test_ensemble_takes_the_last_of_two_with_one_stamp_and_no_older_one() -> Non
 
 
 def test_errors_name_the_value_and_the_choices() -> None:
-    with pytest.raises(PolicyNodeError, match="'average' is not one of replan, ensemble"):
+    with pytest.raises(PolicyNodeError, match="'average' is not one of replan, ensemble, real_time_chunking"):
         make_executor("average", PERIOD)
-    with pytest.raises(PolicyNodeError, match="every 0 is below 1"):
-        Replan(PERIOD, 0)
+    with pytest.raises(PolicyNodeError, match="every -1 is below 0"):
+        Replan(PERIOD, -1)
     with pytest.raises(PolicyNodeError, match="period_ns 0"):
         Ensemble(0, 0.1)
     with pytest.raises(PolicyNodeError, match="decay nan"):

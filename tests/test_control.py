@@ -8,6 +8,7 @@ import pytest
 from small_robot import ROBOT
 
 from vla_policy_node.chunking import Replan
+from vla_policy_node.committed import Committed
 from vla_policy_node.control import LockstepControl, Proposal, RealTimeControl, Step, Ticker, propose
 from vla_policy_node.diagnostics import ERROR, OK, STALE, DurationMonitor, Status, StreamMonitor, worst
 from vla_policy_node.exceptions import CheckpointError
@@ -32,7 +33,7 @@ class Ramp:
     def reset(self, seed: int) -> None:
         self.asked = []
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, observation: Observation, committed: Committed | None = None) -> ActionChunk:
         self.asked.append(observation.stamp_ns)
         actions = np.zeros((self.horizon, 3), np.float32)
         actions[:, 0] = 0.1 * np.arange(1, self.horizon + 1)
@@ -95,7 +96,7 @@ def test_a_policys_own_error_is_a_reason_and_any_other_a_defect() -> None:
         def __init__(self, error: Exception) -> None:
             self.error = error
 
-        def act(self, observation: Observation) -> ActionChunk:
+        def act(self, observation: Observation, committed: Committed | None = None) -> ActionChunk:
             raise self.error
 
     buffer = buffer_of()
@@ -123,7 +124,7 @@ def test_the_ticker_follows_observations_and_falls_back_to_the_clock() -> None:
 def test_real_time_never_waits_and_uses_a_late_chunk_from_its_proper_index() -> None:
     buffer, asked = buffer_of(), []
 
-    def ask(observation: Observation) -> bool:
+    def ask(observation: Observation, committed: Committed | None) -> bool:
         asked.append(observation)
         return True
 
@@ -147,7 +148,7 @@ def test_real_time_never_waits_and_uses_a_late_chunk_from_its_proper_index() -> 
 def test_real_time_answers_with_the_chunk_when_it_comes_within_the_tick() -> None:
     buffer, asked = buffer_of(), []
 
-    def ask(observation: Observation) -> bool:
+    def ask(observation: Observation, committed: Committed | None) -> bool:
         asked.append(observation)
         return True
 
@@ -163,7 +164,7 @@ def test_real_time_answers_with_the_chunk_when_it_comes_within_the_tick() -> Non
 
 def test_real_time_holds_on_stale_input_and_on_nan() -> None:
     buffer = buffer_of()
-    control = RealTimeControl(buffer, Replan(PERIOD, 3), SafetyFilter(ROBOT), lambda o: True)
+    control = RealTimeControl(buffer, Replan(PERIOD, 3), SafetyFilter(ROBOT), lambda o, c: True)
     feed(buffer, 0)
     assert ticked(control, 1) is None
     chunk = Ramp().act(Observation(0, {}, np.zeros(3, np.float32), ""))

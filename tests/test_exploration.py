@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from small_robot import ROBOT, observation
 
 from vla_policy_node.action_spec import ActionDimension
+from vla_policy_node.committed import Committed
 from vla_policy_node.exceptions import SpecError
 from vla_policy_node.exploration import BIAS_SHARE, SHIFT, Explore, ShiftedAim, exploring, shifted
 from vla_policy_node.observation import Observation
@@ -26,7 +27,7 @@ class Still:
     def reset(self, seed: int) -> None:
         self.seeds.append(seed)
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, observation: Observation, committed: Committed | None = None) -> ActionChunk:
         return ActionChunk(observation.stamp_ns, np.zeros((4, len(self.spec.action)), np.float32))
 
 
@@ -102,9 +103,9 @@ class Looking(Still):
         super().__init__()
         self.shown: list[Observation] = []
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, observation: Observation, committed: Committed | None = None) -> ActionChunk:
         self.shown.append(observation)
-        return super().act(observation)
+        return super().act(observation, committed)
 
 
 def test_an_image_is_moved_by_whole_pixels_and_its_edges_repeated() -> None:

@@ -14,8 +14,10 @@ from trainer.loop import train
 from trainer.objectives import WAYS, flow_matching
 from trainer.training_log import read_history
 from vla_policy_node.checkpoint import Lineage, load_checkpoint, load_network, save_checkpoint
+from vla_policy_node.committed import soft_mask
 from vla_policy_node.exceptions import NetworkError
 from vla_policy_node.network.flow_head import Course, FlowHead
+from vla_policy_node.network.guidance import Guidance
 from vla_policy_node.network.vla import VLANetwork
 from vla_policy_node.network_policy import NetworkPolicy
 
@@ -118,8 +120,9 @@ def test_training_learns_resumes_and_accumulates(tmp_path: Path) -> None:
     assert load_network(load_checkpoint(whole.checkpoint)).config.head == "flow"
 
 
-def test_of_two_ways_it_takes_one_or_the_other_where_regression_goes_between() -> None:
-    """The same observation, answered by +0.8 in half of the demonstrations and by -0.8 in the other half."""
+@pytest.fixture(scope="module")
+def two_ways() -> VLANetwork:
+    """A network that saw one observation answered by +0.8 in half of the demonstrations and by -0.8 in the others."""
     network = flow_network()
     observed = [tensor[:1] for tensor in inputs(network)]
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
@@ -131,9 +134,29 @@ def test_of_two_ways_it_takes_one_or_the_other_where_regression_goes_between() -
         loss = flow_matching(lambda c: network(*batch, c), ways, torch.ones(16, 5), generator)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    images, posture, features, mask = (tensor.expand(64, *tensor.shape[1:]) for tensor in observed)
+    return network
+
+
+def chunks_of(network: VLANetwork, guidance: Guidance | None = None) -> Tensor:
+    """64 chunks that answer what the network was trained on, (64, 5, 3)."""
+    images, posture, features, mask = (tensor[:1].expand(64, *tensor.shape[1:]) for tensor in inputs(network))
     with torch.no_grad():
-        chunks = network.actions(images, posture, features, mask, generator)
-    ends = chunks.mean((1, 2))
+        return network.actions(images, posture, features, mask, torch.Generator().manual_seed(0), guidance)
+
+
+def test_of_two_ways_it_takes_one_or_the_other_where_regression_goes_between(two_ways: VLANetwork) -> None:
+    ends = chunks_of(two_ways).mean((1, 2))
     assert (ends.abs() - 0.8).abs().median() < 0.1
     assert 16 < int((ends > 0).sum()) < 48
+
+
+@pytest.mark.parametrize("way", [0.8, -0.8])
+def test_guided_it_goes_on_with_the_way_that_is_committed(two_ways: VLANetwork, way: float) -> None:
+    free = chunks_of(two_ways)
+    guidance = Guidance(torch.full((5, 3), way), torch.from_numpy(soft_mask(2, 3, 5)))
+    guided = chunks_of(two_ways, guidance)
+    near = (guided - way)[:, :2].abs().mean()
+    assert near < 0.25 * (free - way)[:, :2].abs().mean()
+    ends = guided.mean((1, 2))
+    assert int((ends * way > 0).sum()) >= 60
+    assert (guided[:, 3:].mean((1, 2)) - way).abs().median() < 0.15, "what is free goes the same way"

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from client_node import Client
 from graph_helpers import INSTRUCTION_TEXT, METAWORLD, save_random_policy
 from robot_client import Robot, policy
 
+from vla_policy_node.chunking import action_index
 from vla_policy_node.commands import chunk_from_message
 from vla_policy_node.messages import stamp_of
 from vla_policy_node.spec import CameraSpec
@@ -76,7 +78,7 @@ def test_checkpoints_are_swapped_between_episodes_and_bad_ones_refused(ros_domai
             [reason] = client.set("policy_node", checkpoint=str(tmp_path / name))
             assert says in reason
         assert json.loads(client.trigger("policy_node/describe").message)["checkpoint_digest"] == second
-        assert "is not one of replan, ensemble" in client.set("policy_node", execute="blend")[0]
+        assert "is not one of replan, ensemble, real_time_chunking" in client.set("policy_node", execute="blend")[0]
         assert "robot is fixed while configured" in client.set("policy_node", robot="other")[0]
         assert "exploration -0.5 is not in" in client.set("policy_node", exploration=-0.5)[0]
 
@@ -118,6 +120,31 @@ def test_real_time_commands_follow_observations_and_hold_when_they_stop(ros_doma
         status = robot.diagnosis()
         assert "last sample" in {v.key: v.value for v in status.values}["last_reasons"]
         assert client.set("policy_node", checkpoint=str(tmp_path / "c"))[0].startswith("the robot is under control")
+
+
+def test_each_chunk_begins_with_what_is_left_of_the_one_before_and_delays_are_told(
+    ros_domain: int, tmp_path: Path
+) -> None:
+    save_random_policy(tmp_path / "c", [INSTRUCTION_TEXT], spec=SLOW_ARM, horizon=8)
+    options = {"mode": "real_time", "checkpoint": str(tmp_path / "c"), "execute": "real_time_chunking"}
+    with policy(tmp_path, ros_domain, SLOW_ARM, **options), Client(ros_domain) as client:
+        robot = Robot(client, SLOW_ARM)
+        robot.enable()
+        for k in range(30):
+            robot.sense(time.time_ns(), height=0.1 + 0.02 * k)
+            client.spin(SLOW_ARM.period_ns / 1e9)
+        values = {v.key: v.value for v in robot.diagnosis().values}
+        assert float(values["chunk_delay_ms_median"]) >= float(values["inference_ms_median"])
+        delay = int(values["chunk_delay_ticks"])
+        assert delay >= 1
+        chunks = [chunk_from_message(SLOW_ARM, m) for m in client.received[ACTION_CHUNK]]
+        pairs = [(a, b, action_index(b.stamp_ns, a.stamp_ns, SLOW_ARM.period_ns)) for a, b in pairwise(chunks[1:])]
+        overlapping = [pair for pair in pairs if pair[2] < 8]  # On a busy machine one may come too late.
+        assert len(overlapping) >= 3
+        for before, after, shift in overlapping:
+            assert shift >= 1
+            assert np.array_equal(after.actions[0], before.actions[shift])
+            assert not np.array_equal(after.actions[7], before.actions[7])
 
 
 def test_a_bad_checkpoint_at_start_ends_the_node_with_the_reason(ros_domain: int, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from rollout_manager.rollout import new_header, run_episode
 from trainer.cli import main
 from trainer.episode_arrays import EpisodeArrays, decode_episode, episode_topics
 from trainer.open_loop import error_ahead, error_table, open_loop, plot, write_steps
+from vla_policy_node.committed import Committed
 from vla_policy_node.observation import Observation
 from vla_policy_node.policy import ActionChunk
 
@@ -139,7 +140,7 @@ class Shifted:
     def reset(self, seed: int) -> None:
         self.seeds.append(seed)
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, observation: Observation, committed: Committed | None = None) -> ActionChunk:
         at = int(np.searchsorted(self._episode.stamps, observation.stamp_ns))
         np.testing.assert_array_equal(observation.images["camera1"], self._episode.images[at, 1])
         assert observation.instruction == "please push it"

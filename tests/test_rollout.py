@@ -17,6 +17,7 @@ from rollout_manager.experts.expert import ActionNoise, make_expert
 from rollout_manager.rollout import START_NS, StepRecord, describe, driver_seed, new_header, run_episode
 from rollout_manager.success import simulator_label
 from vla_policy_node.chunking import make_executor
+from vla_policy_node.committed import Committed
 from vla_policy_node.exceptions import SpecError
 from vla_policy_node.exploration import Explore
 from vla_policy_node.observation import Float32Array, Float64Array, Joints, Observation, Pose, Readings
@@ -39,7 +40,7 @@ class Steering:
     def reset(self, seed: int) -> None:
         self.seeds.append(seed)
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, observation: Observation, committed: Committed | None = None) -> ActionChunk:
         self.seen.append(observation)
         colour = observation.images["front"].mean(axis=(0, 1)) / 255 - 0.5
         first = np.append(colour + observation.proprioception[:3], 1.0)

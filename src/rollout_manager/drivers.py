@@ -26,7 +26,7 @@ class PolicyDriver:
     def step(self, tick: Tick) -> Decision:
         chunk = None
         if self._executor.wants_chunk(tick.stamp_ns):
-            chunk = self._policy.act(tick.observation())
+            chunk = self._policy.act(tick.observation(), self._executor.committed(tick.stamp_ns))
             self._executor.offer(chunk)
         seen = tick.proprioception() if self._safety.watches_joints else None
         return Decision(self._safety.check(self._executor.next(tick.stamp_ns), (), seen).action, chunk)

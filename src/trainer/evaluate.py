@@ -35,7 +35,7 @@ class EvaluationPlan:
     """A robot of `config/robots/` or the path of such a file; empty: the environment's own."""
     time_limit: int = 0
     """Steps after which a try is given up; 0: the environment's own limit."""
-    execute: Literal["replan", "ensemble"] = "replan"
+    execute: Literal["replan", "ensemble", "real_time_chunking"] = "replan"
     """How chunks are carried out."""
     execute_every: int = 8
     """Actions of a chunk that are carried out before the next is asked for."""

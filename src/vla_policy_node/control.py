@@ -9,11 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vla_policy_node.chunking import ChunkExecutor
+from vla_policy_node.committed import Committed
+from vla_policy_node.delays import ChunkDelays
 from vla_policy_node.exceptions import PolicyNodeError
 from vla_policy_node.frozen import FrozenCameras
 from vla_policy_node.observation import Missing, Observation, ObservationBuffer
 from vla_policy_node.policy import ActionChunk, Policy
 from vla_policy_node.safety import SafeCommand, SafetyFilter
+from vla_policy_node.spec import NANOSECONDS
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,14 @@ class Step:
     proposal: Proposal | None = None
 
 
-def propose(policy: Policy, observation: Observation) -> Proposal:
-    """Ask the policy. A policy's own error becomes a reason to hold; any other error is a defect and is raised."""
+def propose(policy: Policy, observation: Observation, committed: Committed | None = None) -> Proposal:
+    """Ask the policy. A policy's own error becomes a reason to hold; any other error is a defect and is raised.
+
+    Args: committed: what the chunk is to go on from, see `Policy.act`.
+    """
     started = time.perf_counter()
     try:
-        chunk = policy.act(observation)
+        chunk = policy.act(observation, committed)
     except PolicyNodeError as error:
         return Proposal(None, time.perf_counter() - started, f"policy: {error}")
     return Proposal(chunk, time.perf_counter() - started)
@@ -87,7 +93,8 @@ class LockstepControl:
             return Step(tick_ns, self._safety.check(None, (*stopped, *observed.reasons)))
         if stopped:
             return Step(tick_ns, self._safety.check(None, stopped, observed.proprioception))
-        proposal = propose(policy, observed) if self._executor.wants_chunk(tick_ns) else None
+        wanted = self._executor.wants_chunk(tick_ns)
+        proposal = propose(policy, observed, self._executor.committed(tick_ns)) if wanted else None
         if proposal is not None and proposal.chunk is not None:
             self._executor.offer(proposal.chunk)
         why = (proposal.error,) if proposal is not None and proposal.error else ()
@@ -136,35 +143,44 @@ class RealTimeControl:
         buffer: ObservationBuffer,
         executor: ChunkExecutor,
         safety: SafetyFilter,
-        ask: Callable[[Observation], bool],
+        ask: Callable[[Observation, Committed | None], bool],
     ) -> None:
-        """Args: ask: hands an observation to the network; False where it is still busy."""
+        """Args: ask: hands an observation, and what its chunk is to go on from, to the network; False where it is still
+        busy."""
+        self._period_ns = buffer.spec.period_ns
         self._buffer = buffer
         self._executor = executor
         self._safety = safety
         self._ask = ask
-        self._frozen = FrozenCameras(buffer.spec)
-        self._error = ""
-        self._asked: int | None = None
-        self._unanswered: Observation | None = None
+        self._forget()
 
     def reset(self) -> None:
         """Start a new episode."""
         self._buffer.clear()
         self._executor.reset()
         self._safety.reset()
-        self._frozen.reset()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._frozen = FrozenCameras(self._buffer.spec)
+        self.delays = ChunkDelays(self._period_ns)
+        """Of this episode's chunks."""
         self._error = ""
-        self._asked = self._unanswered = None
+        self._slow = False
+        self._ticked_ns = 0
+        self._asked: int | None = None
+        self._unanswered: Observation | None = None
 
     def tick(self, now_ns: int, send: Callable[[Step], None], stopped: Sequence[str] = ()) -> None:
         """Send the command for now, then ask the network if a chunk is wanted: it would slow the sending down.
 
-        Nothing is sent where the chunk that was just asked for may still give the command (see `offer`), nor to a robot
-        that is commanded by position before it is known where it stands.
+        Nothing is sent where the chunk that was just asked for may still give the command (see `offer`), unless the
+        last one took longer than a period; nor to a robot that is commanded by position before it is known where it
+        stands.
 
         Args: stopped: why the robot must hold, whatever the policy says; empty where nothing stops it.
         """
+        self._ticked_ns = now_ns
         observed = self._buffer.assemble(now_ns)
         if isinstance(observed, Observation):
             stopped = (*stopped, *self._frozen.check(observed))
@@ -179,7 +195,7 @@ class RealTimeControl:
             self._unanswered = None
             send(Step(observed.stamp_ns, self._safety.check(action, (), seen, now_ns)))
             self._request(observed)
-        elif self._request(observed) and self._unanswered is None:
+        elif self._request(observed) and self._unanswered is None and not self._slow:
             self._unanswered = observed
         else:
             self._unanswered = None
@@ -189,7 +205,10 @@ class RealTimeControl:
     def offer(self, proposal: Proposal, now_ns: int) -> Step | None:
         """Take the network's answer; gives the command that a tick left open for it."""
         self._error = proposal.error
+        self._slow = proposal.seconds * NANOSECONDS > self._period_ns
         if proposal.chunk is not None:
+            first_ns = now_ns if self._unanswered is not None else max(now_ns, self._ticked_ns + self._period_ns)
+            self.delays.add(proposal.chunk.stamp_ns, now_ns, first_ns)
             self._executor.offer(proposal.chunk)
         if self._unanswered is None:
             return None  # No tick waits, or it was stopped meanwhile.
@@ -199,9 +218,10 @@ class RealTimeControl:
         return Step(observed.stamp_ns, command, proposal)
 
     def _request(self, observed: Observation) -> bool:
-        if observed.stamp_ns == self._asked or not self._executor.wants_chunk(observed.stamp_ns):
+        stamp_ns, delay = observed.stamp_ns, self.delays.expected
+        if stamp_ns == self._asked or not self._executor.wants_chunk(stamp_ns, delay):
             return False
-        if not self._ask(observed):
+        if not self._ask(observed, self._executor.committed(stamp_ns, delay)):
             return False
-        self._asked = observed.stamp_ns
+        self._asked = stamp_ns
         return True

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from vla_policy_node.committed import Committed
 from vla_policy_node.exceptions import SpecError
 from vla_policy_node.observation import ImageArray, Observation
 from vla_policy_node.policy import ActionChunk, Policy
@@ -56,12 +57,12 @@ class ShiftedAim:
         shares = self._scale * SHIFT * np.random.default_rng(seed).standard_normal((len(self.spec.cameras), 2))
         self._shares = dict(zip(self.spec.camera_names, shares, strict=True))
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, observation: Observation, committed: Committed | None = None) -> ActionChunk:
         """The policy's chunk for the shifted pictures."""
         if not self._scale:
-            return self._policy.act(observation)
+            return self._policy.act(observation, committed)
         images = {name: shifted(image, *self._shares[name]) for name, image in observation.images.items()}
-        return self._policy.act(replace(observation, images=images))
+        return self._policy.act(replace(observation, images=images), committed)
 
 
 def shifted(image: ImageArray, down: float, right: float) -> ImageArray:
@@ -107,14 +108,16 @@ class Explore:
         self._random = np.random.default_rng(seed)
         self._bias = self._random.standard_normal(len(self._deviation))
 
-    def act(self, observation: Observation) -> ActionChunk:
-        """The policy's chunk, displaced; not limited."""
-        chunk = self._policy.act(observation)
+    def act(self, observation: Observation, committed: Committed | None = None) -> ActionChunk:
+        """The policy's chunk, displaced where it is free; not limited."""
+        chunk = self._policy.act(observation, committed)
         if not self.scale:
             return chunk
         offset = self._random.standard_normal(len(self._deviation))
         noise = math.sqrt(BIAS_SHARE) * self._bias + math.sqrt(1 - BIAS_SHARE) * offset
-        return ActionChunk(chunk.stamp_ns, (chunk.actions + noise * self._deviation).astype(np.float32))
+        # What is committed was displaced when it was made.
+        free = 1.0 if committed is None else 1 - committed.weights(len(chunk.actions))[:, None]
+        return ActionChunk(chunk.stamp_ns, (chunk.actions + free * (noise * self._deviation)).astype(np.float32))
 
 
 def _check(scale: float) -> None:

@@ -25,7 +25,7 @@ class _Seen:
 
 
 class FrozenCameras:
-    """Looks at every observation of an episode."""
+    """Looks at every observation of one episode."""
 
     def __init__(self, spec: RobotSpec) -> None:
         self._limit_ns = spec.max_frozen_s * NANOSECONDS
@@ -35,10 +35,6 @@ class FrozenCameras:
             if field.source == "joint_position" or (field.source == "ee_pose" and field.key in "xyz")
         ]
         self._seen: dict[str, _Seen] = {}
-
-    def reset(self) -> None:
-        """Start a new episode."""
-        self._seen.clear()
 
     def check(self, observation: Observation) -> tuple[str, ...]:
         """Which cameras are frozen, as reasons to hold."""

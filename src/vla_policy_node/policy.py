@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from vla_policy_node.committed import Committed
 from vla_policy_node.observation import Float32Array, Observation
 from vla_policy_node.spec import RobotSpec
 
@@ -29,6 +30,11 @@ class Policy(Protocol):
         """Start a new episode; `seed` fixes all that is random in it."""
         ...
 
-    def act(self, observation: Observation) -> ActionChunk:
-        """The actions from the observation's tick on."""
+    def act(self, observation: Observation, committed: Committed | None = None) -> ActionChunk:
+        """The actions from the observation's tick on.
+
+        Args:
+            committed: what is carried out meanwhile, which the chunk is to go on from; None: it is free. A policy that
+                cannot take it into account while it makes up its mind answers with `committed.blended`.
+        """
         ...

@@ -14,6 +14,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from vla_policy_node.chunking import make_executor
 from vla_policy_node.clock_watch import ClockWatch
+from vla_policy_node.committed import Committed
 from vla_policy_node.control import LockstepControl, Proposal, RealTimeControl, Step, Ticker, propose
 from vla_policy_node.diagnostics import StreamMonitor
 from vla_policy_node.end_effector import make_safety_filter
@@ -119,8 +120,8 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
     def _build_control(self) -> None:
         """What an episode starts with: nothing seen, no chunk, nothing sent."""
         period_ns = self._spec.period_ns
-        every = self._get("execute_every") or sys.maxsize
-        executor = make_executor(self._get("execute"), period_ns, every, self._get("ensemble_decay"))
+        every, decay = self._get("execute_every"), self._get("ensemble_decay")
+        executor = make_executor(self._get("execute"), period_ns, every, decay)
         self._buffer.clear()
         self._safety = make_safety_filter(self._spec, self._get("limits"))
         self._lockstep_control = LockstepControl(self._buffer, executor, self._safety)
@@ -294,17 +295,18 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         stopped = (*self._stops.reasons(), *self._inputs.silent(self._now()))
         self._real_time_control.tick(self._now(), self._output.send, stopped)
 
-    def _ask(self, observation: Observation) -> bool:
+    def _ask(self, observation: Observation, committed: Committed | None) -> bool:
         if self._thread.busy:
             return False
-        self._thread.submit(partial(self._propose, observation, self._episode)).add_done_callback(self._settled)
+        job = partial(self._propose, observation, committed, self._episode)
+        self._thread.submit(job).add_done_callback(self._settled)
         return True
 
-    def _propose(self, observation: Observation, episode: int) -> None:
+    def _propose(self, observation: Observation, committed: Committed | None, episode: int) -> None:
         """On the inference thread: a real-time chunk, handed over to the thread that ticks."""
         assert self._slot is not None
         self._compare(self._slot, observation)
-        self._proposals.append((episode, propose(self._slot.policy, observation)))
+        self._proposals.append((episode, propose(self._slot.policy, observation, committed)))
         self._guard.trigger()
 
     def _compare(self, slot: PolicySlot, observation: Observation) -> None:
@@ -336,7 +338,8 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         now_ns = self._now()
         streams = self._inputs.statuses(now_ns)
         digest = self._slot.digest if self._slot is not None else ""
-        policy = self._output.status(self._enabled, digest, self.failure, streams)
+        delays = self._real_time_control.delays.values()
+        policy = self._output.status(self._enabled, digest, self.failure, streams, delays)
         publish_diagnostics(self._topics.diagnostics, self._make, self.get_name(), now_ns, [policy, *streams])
 
 

@@ -1,6 +1,6 @@
 """What a policy node says: commands, chunks, and how it is doing. Publishes through functions; needs no ROS."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vla_policy_node.command_messages import command_message
@@ -81,8 +81,11 @@ class PolicyOutput:
         except MessageError as error:
             self._unsent = f"chunk not published: {error}"
 
-    def status(self, enabled: bool, digest: str, failure: str, streams: Sequence[Status]) -> Status:
-        """The policy's own line of diagnostics, given those of its streams and what made it fail, if anything did."""
+    def status(
+        self, enabled: bool, digest: str, failure: str, streams: Sequence[Status], delays: Mapping[str, str]
+    ) -> Status:
+        """The policy's own line of diagnostics, given those of its streams, what made it fail, if anything did, and how
+        late its chunks come."""
         level, message = worst(streams) if enabled else (OK, "disabled")
         if failure:
             level, message = ERROR, failure
@@ -97,5 +100,6 @@ class PolicyOutput:
             "last_reasons": "; ".join(self._reasons),
             **self._seconds.values("inference"),
             **{f"event: {kind}": str(count) for kind, count in sorted(self._events.counts.items())},
+            **delays,
         }
         return Status("policy", level, message, values)

@@ -2,13 +2,18 @@
 
 from typing import Any
 
+from vla_policy_node.chunking import EXECUTORS
+
 PARAMETERS: dict[str, tuple[Any, str]] = {
     "robot": ("metaworld", "name in config/robots/, or the path of a robot's YAML file"),
     "checkpoint": ("", "folder of the checkpoint; set it again to swap policies between episodes"),
     "autostart": (True, "configure and activate at start-up instead of waiting for a lifecycle manager"),
     "mode": ("lockstep", "lockstep: a command for every observation; real_time: one every period, holding if need be"),
-    "execute": ("replan", "how chunks are executed: replan or ensemble"),
-    "execute_every": (0, "replan: actions executed of a chunk before the next one is asked for; 0: all of them"),
+    "execute": ("replan", "how chunks are executed: replan, ensemble or real_time_chunking"),
+    "execute_every": (
+        0,
+        "actions executed of a chunk before the next one is asked for; 0: all of them, real_time_chunking: half",
+    ),
     "ensemble_decay": (0.01, "ensemble: weight decay a step of age"),
     "limits": ("clamp", "clamp: an action beyond its limits is moved to them; reject: the robot holds"),
     "device": ("cpu", "where the network runs: cpu, cuda, ..."),
@@ -26,7 +31,7 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
 STOPS = ("estop_within_s", "deadman_button", "deadman_within_s", "standstill")
 FIXED = ("robot", "mode", "limits", "device", "autostart", *STOPS)
 """What is read once, when the node is configured."""
-CHOICES = {"mode": ("lockstep", "real_time"), "execute": ("replan", "ensemble"), "limits": ("clamp", "reject")}
+CHOICES = {"mode": ("lockstep", "real_time"), "execute": tuple(EXECUTORS), "limits": ("clamp", "reject")}
 
 
 def refusal(name: str, value: Any) -> str:

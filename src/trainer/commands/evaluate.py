@@ -37,7 +37,7 @@ class EvaluateCommand(Place):
     """Folder that gets a bag a try; without it nothing is recorded."""
     time_limit: int = 0
     """Steps after which a try is given up; 0: the environment's own limit."""
-    execute: Literal["replan", "ensemble"] = "replan"
+    execute: Literal["replan", "ensemble", "real_time_chunking"] = "replan"
     """How chunks are carried out."""
     execute_every: int = 8
     """Actions of a chunk carried out before the next is asked for."""

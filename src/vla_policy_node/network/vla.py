@@ -12,6 +12,7 @@ from vla_policy_node.network.config import NetworkConfig
 from vla_policy_node.network.decoder import Decoder
 from vla_policy_node.network.encoders import ConvolutionEncoder, PretrainedEncoder, VisionFeatures
 from vla_policy_node.network.flow_head import Course, FlowHead
+from vla_policy_node.network.guidance import Guidance, follow
 from vla_policy_node.network.heads import HEADS
 from vla_policy_node.network.images import to_network
 from vla_policy_node.network.language import LanguageEncoder, LanguageFeatures, masked_mean
@@ -110,23 +111,30 @@ class VLANetwork(nn.Module):
         features: Tensor,
         mask: Tensor,
         generator: torch.Generator | None = None,
+        guidance: Guidance | None = None,
     ) -> Tensor:
         """Normalised actions (B, H, A); arguments as for `forward`.
 
         Args:
             generator: on the CPU; what a flow head begins with is drawn from it.
+            guidance: of a flow head alone: what the chunks are to go on from.
+
+        Raises:
+            NetworkError: the head makes chunks in one step, which cannot be guided.
         """
         memory = self._memory(seen, proprioception, features, mask)
         if not isinstance(self.head, FlowHead):
+            if guidance is not None:
+                raise NetworkError(f"a {self.config.head} head cannot be guided; a flow head can")
             return self._decode(memory)
-        steps, tokens = self.config.flow_steps, memory.tokens
+        tokens = memory.tokens
         # Drawn on the CPU, so that a seed gives the same chunk on every device.
-        chunk = torch.randn(len(tokens), len(self.queries), len(self.spec.action), generator=generator)
-        chunk = chunk.to(tokens.device)
-        for step in range(steps):  # Euler's method
-            time = torch.full((len(tokens),), step / steps, device=tokens.device)
-            chunk = chunk + self._decode(memory, Course(chunk, time)).float() / steps
-        return chunk
+        noise = torch.randn(len(tokens), len(self.queries), len(self.spec.action), generator=generator)
+
+        def velocity(chunk: Tensor, time: float) -> Tensor:
+            return self._decode(memory, Course(chunk, torch.full((len(chunk),), time, device=chunk.device))).float()
+
+        return follow(velocity, noise.to(tokens.device), self.config.flow_steps, guidance)
 
     def _memory(
         self, seen: Tensor | VisionFeatures, proprioception: Tensor, features: Tensor, mask: Tensor
