@@ -47,7 +47,7 @@ class Trend:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.growth:+.3g} [{self.low:+.3g}, {self.high:+.3g}]"
+        return f"{self.growth:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
 
 @dataclass(frozen=True)
