@@ -1,10 +1,11 @@
 """What processes hold: memory, threads, open files, DDS's shared memory. Reads /proc; Linux only."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout_manager.shared_memory import SHARED_MEMORY
+from rollout_manager.shared_memory import LOCK_SUFFIX, SHARED_MEMORY
 
 MIB = 2**20
 
@@ -21,7 +22,7 @@ class Holding:
     files: int
     """Open file descriptors."""
     segments: int
-    """Segments of DDS's shared memory that are mapped, its own and those that it reads."""
+    """Segments of DDS's shared memory that it owns."""
 
 
 def holding(pid: int) -> Holding:
@@ -36,7 +37,12 @@ def holding(pid: int) -> Holding:
 
 
 def segments(pid: int) -> set[str]:
-    """Names of the DDS segments that a process has mapped. Raises: OSError: there is no such process."""
-    mapped = {line.split()[-1] for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "fastrtps_" in line}
-    names = {Path(path).name for path in mapped if path.startswith(f"{SHARED_MEMORY}/")}
-    return {name for name in names if "_port" not in name}
+    """Names of the DDS segments that a process owns: it holds the lock on a file beside each. Others it reads."""
+    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" not in line]
+    held = {int(fields[5].rpartition(":")[2]) for fields in locks if int(fields[4]) == pid}
+    found = set()
+    for lock in SHARED_MEMORY.glob(f"fastrtps_*{LOCK_SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError):  # its owner has just ended
+            if "_port" not in lock.name and lock.stat().st_ino in held:
+                found.add(lock.name.removesuffix(LOCK_SUFFIX))
+    return found

@@ -47,7 +47,8 @@ class Trend:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.growth:+.3g} [{self.low:+.3g}, {self.high:+.3g}]"
+        growth, low, high = (round(value, 2) + 0.0 for value in (self.growth, self.low, self.high))
+        return f"{growth:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 @dataclass(frozen=True)

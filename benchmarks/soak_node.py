@@ -36,8 +36,8 @@ from vla_policy_node.topics import ACTION, DIAGNOSTICS, MESSAGE_TYPES
 TASK = "move"
 KEPT = 3
 """Bags that stay on disk."""
-WARM_UP_S = 120.0
-"""Not counted, or a fifth of the run where that is shorter: allocators and caches fill."""
+WARM_UP_S = 300.0
+"""Not counted, or a third of the run where that is shorter: allocators and caches fill."""
 STOP_S = 20.0
 
 
@@ -93,7 +93,7 @@ def soak(
     save_policy(folder / "checkpoint", spec, 30, {TASK: 1.0})
     policy = {"robot": ROBOT, "mode": "real_time", "checkpoint": folder / "checkpoint", "execute_every": 10}
     nodes = (NodeConfig("arm", {}), NodeConfig("policy", policy))
-    bags, mapped, windows = folder / "bags", set[str](), list[Window]()
+    bags, owned, windows = folder / "bags", set[str](), list[Window]()
     bags.mkdir()
     script = Path(__file__).with_name("_pieces_node.py")
     with Graph(GraphConfig(nodes, domain, folder / "logs")) as graph:
@@ -110,7 +110,7 @@ def soak(
             for k in range(1, int(seconds / every_s) + 1):
                 listener.until(lambda due=began + k * every_s: time.monotonic() >= due, seconds)  # type: ignore[misc]
                 windows.append(sample(listener, pids, time.monotonic() - began, spec.period_ns / 1e6))
-                mapped |= {name for pid in pids.values() for name in segments(pid)}
+                owned |= {name for pid in pids.values() for name in segments(pid)}
                 print(
                     f"{windows[-1].at_s:.0f} s: {windows[-1].rate_hz:.2f} Hz, {windows[-1].missed} missed", flush=True
                 )
@@ -120,7 +120,7 @@ def soak(
             recorder.wait(STOP_S)
             listener.close()
             rclpy.shutdown()
-    return windows, [lost("commands not heard", unheard), *recorded(bags), left_over(mapped)]
+    return windows, [lost("commands not heard", unheard), *recorded(bags), left_over(owned)]
 
 
 def settle(listener: Listener) -> int:
@@ -151,9 +151,9 @@ def recorded(bags: Path) -> list[Finding]:
     ]
 
 
-def left_over(mapped: set[str]) -> Finding:
-    """Shared memory that is still there though all who had it have ended."""
-    return lost("segments of shared memory left", sum((SHARED_MEMORY / name).exists() for name in mapped))
+def left_over(owned: set[str]) -> Finding:
+    """Shared memory that is still there though its owners have ended."""
+    return lost("segments of shared memory left", sum((SHARED_MEMORY / name).exists() for name in owned))
 
 
 def main() -> int:
@@ -171,7 +171,7 @@ def main() -> int:
     rate_hz, load = load_spec(ROBOT).rate_hz, os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         windows, losses = soak(Path(folder), domain, 60 * given.minutes, given.every, given.piece)
-    warm = [window for window in windows if window.at_s > min(WARM_UP_S, 12 * given.minutes)]
+    warm = [window for window in windows if window.at_s > min(WARM_UP_S, 20 * given.minutes)]
     findings = [*judge(warm, rate_hz), *losses]
     (given.output / "soak.json").write_text(json.dumps(as_json(windows, findings), indent=1))
     (given.output / "soak.svg").write_text(picture(windows, rate_hz))

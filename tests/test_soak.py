@@ -1,5 +1,6 @@
 """The soak test itself: its arithmetic, that it sees a leak, and that it runs."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -14,6 +15,8 @@ from _processes import Holding, holding, segments
 from _soak_report import Finding, Trend, Window, judge, picture, trend
 from hypothesis import given
 from hypothesis import strategies as st
+
+from rollout_manager.shared_memory import SHARED_MEMORY
 
 ROOT = Path(__file__).resolve().parents[1]
 HELD = Holding(rss=200.0, private=100.0, threads=5, files=20, segments=2)
@@ -96,7 +99,19 @@ def test_what_a_process_holds_is_what_it_opened(tmp_path: Path) -> None:
     assert after.private - before.private == pytest.approx(kept.nbytes / 2**20, abs=8)
     assert before.private < before.rss
     with pytest.raises(OSError, match="No such"):
-        segments(2**22 + 1)
+        holding(2**22 + 1)
+
+
+def test_a_segment_belongs_to_who_holds_its_lock() -> None:
+    lock = SHARED_MEMORY / f"fastrtps_soak{os.getpid()}_el"
+    try:
+        with lock.open("w") as file:
+            assert lock.name.removesuffix("_el") not in segments(os.getpid())
+            fcntl.flock(file, fcntl.LOCK_EX)
+            assert lock.name.removesuffix("_el") in segments(os.getpid())
+            assert segments(os.getppid()) & segments(os.getpid()) == set()
+    finally:
+        lock.unlink()
 
 
 def test_the_picture_is_an_svg_that_names_its_processes() -> None:
