@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from vla_policy_node.chunking import ChunkExecutor
 from vla_policy_node.exceptions import PolicyNodeError
-from vla_policy_node.observation import Missing, Observation, ObservationBuffer
+from vla_policy_node.observation import Float32Array, Missing, Observation, ObservationBuffer
 from vla_policy_node.policy import ActionChunk, Policy
 from vla_policy_node.safety import SafeCommand, SafetyFilter
 
@@ -34,6 +34,8 @@ class Step:
     """Stamp of the observation that is answered; the tick itself where there was none."""
     command: SafeCommand
     proposal: Proposal | None = None
+    human: Float32Array | None = None
+    """What a human asked for, shape (A,), where one drove."""
 
 
 def propose(policy: Policy, observation: Observation) -> Proposal:
@@ -152,6 +154,11 @@ class RealTimeControl:
         self._executor.reset()
         self._safety.reset()
         self._error = ""
+        self._asked = self._unanswered = None
+
+    def interrupt(self) -> None:
+        """Somebody else drives: what was proposed before is void."""
+        self._executor.reset()
         self._asked = self._unanswered = None
 
     def tick(self, now_ns: int, send: Callable[[Step], None], stopped: Sequence[str] = ()) -> None:

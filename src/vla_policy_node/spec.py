@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, get_args
 import numpy as np
 import numpy.typing as npt
 
-from vla_policy_node.action_spec import NO_PART_OF_THE_DIGEST, ActionDimension, one_of
+from vla_policy_node.action_spec import NO_PART_OF_THE_DIGEST, ActionDimension, home_places, one_of
 from vla_policy_node.command_spec import CommandSpec
 from vla_policy_node.exceptions import SpecError
 from vla_policy_node.locations import find_preset, read_yaml
@@ -86,6 +86,9 @@ class RobotSpec:
     """What a policy varies when it tries anew: its actions, or where it aims. No part of the digest."""
     commands: tuple[CommandSpec, ...] = ()
     """Its own controllers, which are sent what `/action` says as well. No part of the digest."""
+    home: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """Where it begins every try, in the unit of each: by joint, or by the action's dimension; what is not named stays
+    where it is. No part of the digest."""
 
     def __post_init__(self) -> None:
         one_of(f"robot '{self.name}': explore", self.explore, get_args(Exploration))
@@ -105,6 +108,7 @@ class RobotSpec:
         measured = [f.key for f in self.proprioception if f.source == "joint_position"]
         for dimension in (d for d in self.action if d.joint):
             one_of(f"robot '{self.name}': action '{dimension.name}': joint", dimension.joint, measured)
+        home_places(f"robot '{self.name}'", self.home, self.action)
         for command in self.commands:
             for name in command.dimensions:
                 one_of(f"robot '{self.name}': command on '{command.topic}': dimension", name, self.action_names)
@@ -193,7 +197,7 @@ class RobotSpec:
     def digest(self) -> str:
         """SHA-256 (first 16 hex digits) of what a policy depends on: not topics, `explore`, `NO_PART_OF_THE_DIGEST`."""
         content = asdict(self)
-        del content["explore"], content["commands"], content["max_silence_s"]
+        del content["explore"], content["commands"], content["max_silence_s"], content["home"]
         for camera in content["cameras"]:
             del camera["topic"], camera["transport"]
         for dimension in content["action"]:
