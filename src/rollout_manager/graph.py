@@ -29,6 +29,8 @@ NODES: dict[str, tuple[str, str]] = {
     "manager": ("rollout_manager.rollout_manager_node", "rollout_manager"),
     "replay": ("rollout_manager.replay_node", "replay_node"),
     "arm": ("rollout_manager.arm_node", "arm_node"),
+    "station": ("rollout_manager.station_node", "station_node"),
+    "teleop": ("rollout_manager.teleop_node", "teleop_node"),
 }
 """What a graph may be made of: the module that is run, and the node's name in its YAML file."""
 
@@ -41,7 +43,7 @@ class NodeConfig:
     """One node to start."""
 
     kind: str
-    """`sim`, `policy`, `expert`, `manager`, `replay` or `arm`."""
+    """`sim`, `policy`, `expert`, `manager`, `replay`, `arm`, `station` or `teleop`."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Override the YAML file's."""
 

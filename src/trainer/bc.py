@@ -140,7 +140,7 @@ def behaviour_cloning(
     """
     model, before = _begin(episodes, spec, network, training, start, statistics)
     seen = _with_features(episodes, model, training, cache, visible)
-    dataset = WindowDataset(seen, spec, model.config.horizon)
+    dataset = WindowDataset(seen, spec, model.config.horizon, training.learn_from == "human")
     sampler = WindowSampler(dataset, training.batch_size, training.expert_share, training.seed)
     lineage = Lineage(
         parent=load_checkpoint(start).digest if start else "",

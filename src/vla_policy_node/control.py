@@ -13,7 +13,7 @@ from vla_policy_node.committed import Committed
 from vla_policy_node.delays import ChunkDelays
 from vla_policy_node.exceptions import PolicyNodeError
 from vla_policy_node.frozen import FrozenCameras
-from vla_policy_node.observation import Missing, Observation, ObservationBuffer
+from vla_policy_node.observation import Float32Array, Missing, Observation, ObservationBuffer
 from vla_policy_node.policy import ActionChunk, Policy
 from vla_policy_node.safety import SafeCommand, SafetyFilter
 from vla_policy_node.spec import NANOSECONDS
@@ -38,6 +38,8 @@ class Step:
     """Stamp of the observation that is answered; the tick itself where there was none."""
     command: SafeCommand
     proposal: Proposal | None = None
+    human: Float32Array | None = None
+    """What a human asked for, shape (A,), where one drove."""
 
 
 def propose(policy: Policy, observation: Observation, committed: Committed | None = None) -> Proposal:
@@ -170,6 +172,11 @@ class RealTimeControl:
         self._ticked_ns = 0
         self._asked: int | None = None
         self._unanswered: Observation | None = None
+
+    def interrupt(self) -> None:
+        """Somebody else drives: what was proposed before is void."""
+        self._executor.reset()
+        self._asked = self._unanswered = None
 
     def tick(self, now_ns: int, send: Callable[[Step], None], stopped: Sequence[str] = ()) -> None:
         """Send the command for now, then ask the network if a chunk is wanted: it would slow the sending down.

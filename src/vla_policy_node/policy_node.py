@@ -19,6 +19,8 @@ from vla_policy_node.control import LockstepControl, Proposal, RealTimeControl, 
 from vla_policy_node.diagnostics import StreamMonitor
 from vla_policy_node.end_effector import make_safety_filter
 from vla_policy_node.exceptions import CheckpointError, MessageError, PolicyNodeError
+from vla_policy_node.homing_node import HomeService
+from vla_policy_node.human_inputs_node import HumanInputs
 from vla_policy_node.inference import InferenceThread
 from vla_policy_node.messages import add_to_buffer, stamp_of
 from vla_policy_node.observation import Missing, Observation, ObservationBuffer
@@ -38,8 +40,10 @@ from vla_policy_node.ros_node import (
     run_node,
     subscribers,
 )
+from vla_policy_node.safety import SafetyFilter
 from vla_policy_node.spec import NANOSECONDS, RobotSpec, load_spec
 from vla_policy_node.stop_inputs_node import StopInputs
+from vla_policy_node.takeover import HumanControl, Takeover
 from vla_policy_node.topics import ACTION, ACTION_CHUNK, INSTRUCTION, JOINT_STATES
 
 SWITCH_S = 0.0005
@@ -80,6 +84,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
             self._spec: RobotSpec = load_spec(self._get("robot"))
             self._lockstep = self._get("mode") == "lockstep"
             self._buffer = ObservationBuffer(self._spec)
+            self._takeover = Takeover(round(NANOSECONDS * self._get("human_within_s")))
             self._build_control()
             self._slot = PolicySlot(self._spec, self._get("device"))
             if path := self._get("checkpoint"):
@@ -109,7 +114,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._disable()
-        for opened in (self._inputs, self._stops, self._topics):
+        for opened in (self._inputs, self._stops, self._human, self._home, self._topics):
             opened.close()
         for destroy, entity in self._entities:
             destroy(entity)
@@ -126,21 +131,30 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         self._safety = make_safety_filter(self._spec, self._get("limits"))
         self._lockstep_control = LockstepControl(self._buffer, executor, self._safety)
         self._real_time_control = RealTimeControl(self._buffer, executor, self._safety, self._ask)
+        self._human_control = HumanControl(self._buffer, self._safety, self._takeover)
         self._ticker = Ticker(period_ns)
         self._clock_watch = ClockWatch(self._get("use_sim_time"))
         self._proposals: list[tuple[int, Proposal]] = []
 
     def _open_topics(self) -> None:
         self._inputs = ObservationInputs(self, self._spec, self._lockstep, self._receive)
-        self._stops = StopInputs(self, self._on_stop_heard)
+        self._stops = StopInputs(self, self._on_stop_heard, self._disable)
+        self._human = HumanInputs(self, self._spec, self._takeover)
+        self._home = HomeService(self, self._spec, self._begin_homing)
         self._topics = topics = PolicyTopics(self, self._spec)
         send = (topics.action.publish, topics.chunk.publish)
         self._output = PolicyOutput(
-            self._make, self._spec, *send, self._lockstep, topics.controllers, self._now, topics.tell
+            self._make,
+            self._spec,
+            *send,
+            self._lockstep,
+            topics.controllers,
+            self._now,
+            topics.tell,
+            topics.human.publish,
         )
         self._entities.append((self.destroy_service, self.create_service(SetBool, "~/enable", self._on_enable)))
-        for name, callback in (("~/describe", self._on_describe), ("~/clear_stop", self._on_clear_stop)):
-            self._entities.append((self.destroy_service, self.create_service(Trigger, name, callback)))
+        self._entities.append((self.destroy_service, self.create_service(Trigger, "~/describe", self._on_describe)))
         self._guard = self.create_guard_condition(self._on_proposal)
         self._entities.append((self.destroy_guard_condition, self._guard))
 
@@ -172,7 +186,8 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
     def _on_describe(self, request: Any, response: Any) -> Any:
         about = {"robot": self._spec.name, "spec_digest": self._spec.digest}
         digest = self._slot.digest if self._slot is not None else ""
-        response.success, response.message = True, json.dumps(about | {"checkpoint_digest": digest})
+        content = about | {"checkpoint_digest": digest} | self._home.about()
+        response.success, response.message = True, json.dumps(content)
         return response
 
     def _on_enable(self, request: Any, response: Any) -> Any:
@@ -191,46 +206,56 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         return response
 
     def _enable(self) -> str:
-        """Start an episode; returns the digest of the checkpoint that drives it."""
-        if not self._clocks or self._slot is None:
-            raise PolicyNodeError("policy_node is not active; activate it first (parameter autostart does)")
-        self._topics.check_alone(self._lockstep)
-        if not self._lockstep and not self._safety.at_rest:
-            raise PolicyNodeError("the arm is still braking; enable the policy when it rests")
-        self._stops.start()
-        slot = self._slot
+        """Start an episode; returns the digest of the checkpoint that drives it; empty where a human does."""
+        by_policy = self._get("driver") == "policy"
+        if self._lockstep and not by_policy:
+            raise PolicyNodeError("driver 'human' needs mode 'real_time': in lockstep nobody waits for a human")
+        slot = self._take_hold()
         seed, scale = self._get("episode_seed"), self._get("exploration")
         # On the inference thread, so behind whatever it still does for the last episode.
-        digest = self._thread.submit(lambda: slot.start_episode(seed, scale)).result()
+        digest = self._thread.submit(lambda: slot.start_episode(seed, scale)).result() if by_policy else ""
         self._build_control()
+        self._takeover.start(by_policy)
         self._inputs.restart()
         self._output.restart()
         self._start_ns = self._get("start_stamp_ns")
         self.failure, self._enabled = "", True
         return digest
 
+    def _take_hold(self) -> PolicySlot:
+        """Raises: PolicyNodeError: the robot must not be moved now."""
+        if not self._clocks or self._slot is None:
+            raise PolicyNodeError("policy_node is not active; activate it first (parameter autostart does)")
+        self._topics.check_alone(self._lockstep)
+        if not self._lockstep and not self._safety.at_rest:
+            raise PolicyNodeError("the arm is still braking; enable the policy when it rests")
+        self._stops.start()
+        return self._slot
+
+    def _begin_homing(self) -> SafetyFilter:
+        """Take the robot out of the policy's hands, to bring it home."""
+        self._disable()
+        if self._lockstep:
+            raise PolicyNodeError("the way home needs mode 'real_time'; in lockstep the simulator resets the robot")
+        self._take_hold()
+        self._build_control()
+        return self._safety
+
     def _disable(self) -> None:
         was, self._enabled = self._enabled, False
         self._episode += 1
         if self._entities:
             self._stops.latch.rest()
+            was = was or self._home.active
+            self._home.cancel("stopped on the way home: the robot was disabled")
         if was and not self._lockstep:
             self._hold("disabled")
             self._braking = not self._safety.at_rest
 
     def _on_stop_heard(self) -> None:
-        if self._enabled and not self._lockstep and (reasons := self._stops.reasons()):
+        driven = self._enabled or self._home.active
+        if driven and not self._lockstep and (reasons := self._stops.reasons()):
             self._hold(*reasons)
-
-    def _on_clear_stop(self, request: Any, response: Any) -> Any:
-        self._disable()
-        try:
-            self._stops.clear()
-        except PolicyNodeError as error:
-            response.success, response.message = False, str(error)
-            return response
-        response.success, response.message = True, "cleared; enable the policy to go on"
-        return response
 
     def _hold(self, *reasons: str) -> None:
         """Command the robot to rest now, if it is known where it is."""
@@ -244,6 +269,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         monitor.received(self._now(), stamp_ns)
         if topic == JOINT_STATES:
             self._stops.joints(message)
+            self._home.joints(message)
         if stamp_ns is not None and (not self._enabled or stamp_ns < self._start_ns):
             return
         try:
@@ -283,17 +309,27 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         silent = bool(self._enabled and self._inputs.silent(self._now()))
         newly, self._silent = silent and not self._silent, silent
         # A stream that has just fallen silent does not wait for the next tick.
-        if not newly and not ((self._enabled or self._braking) and self._ticker.on_clock(self._now())):
+        driven = self._enabled or self._home.active or self._braking
+        if not newly and not (driven and self._ticker.on_clock(self._now())):
             return
         if self._enabled:
             self._tick()
+        elif self._home.active:
+            self._home.tick(self._output.send, self._stops.reasons())
+            if not self._home.active:
+                self._disable()
+                self._braking = True
         else:
             self._braking = not self._safety.at_rest
             self._hold("disabled")
 
     def _tick(self) -> None:
         stopped = (*self._stops.reasons(), *self._inputs.silent(self._now()))
-        self._real_time_control.tick(self._now(), self._output.send, stopped)
+        if self._takeover.turn(self._now()) == "policy":
+            self._real_time_control.tick(self._now(), self._output.send, stopped)
+            return
+        self._real_time_control.interrupt()
+        self._human_control.tick(self._now(), self._output.send, stopped)
 
     def _ask(self, observation: Observation, committed: Committed | None) -> bool:
         if self._thread.busy:

@@ -27,6 +27,7 @@ class PolicyOutput:
         send_commands: Sequence[tuple[CommandSpec, Callable[[Any], None]]] = (),
         now: Callable[[], int] = lambda: 0,
         tell_event: Callable[[SafetyEvent], None] = lambda event: None,
+        send_human: Callable[[Any], None] | None = None,
     ) -> None:
         """
         Args:
@@ -34,10 +35,11 @@ class PolicyOutput:
             send_commands: what publishes to each of the robot's own controllers.
             now: the time in ns.
             tell_event: is told when commands begin to be held or limited, and when they are free again.
+            send_human: publishes what a human asked for.
         """
         self._send_commands, self._now = send_commands, now
         self._make, self._spec, self._lockstep = make, spec, lockstep
-        self._send_action, self._send_chunk = send_action, send_chunk
+        self._send_action, self._send_chunk, self._send_human = send_action, send_chunk, send_human
         self._seconds = DurationMonitor()
         self._ticks = self._held = 0
         self._reasons: tuple[str, ...] = ()
@@ -57,12 +59,14 @@ class PolicyOutput:
         self._unfamiliar = None
 
     def send(self, step: Step) -> None:
-        """Publish the command of one tick, after the chunk that it is the first action of."""
+        """Publish the command of one tick, after what it comes from: a chunk, or what a human asked for."""
         if step.proposal is not None and self._lockstep:
             self.tell(step.proposal)
         action = step.command.action
         for command, publish in self._send_commands:
             publish(command_message(self._make, self._spec, command, self._now(), step.command.commanded))
+        if step.human is not None and self._send_human is not None:
+            self._send_human(action_to_message(self._make, self._spec, step.stamp_ns, step.human))
         self._send_action(action_to_message(self._make, self._spec, step.stamp_ns, action))
         self._ticks += 1
         self._held += step.command.held

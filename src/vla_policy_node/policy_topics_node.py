@@ -11,7 +11,7 @@ from vla_policy_node.events import SafetyEvent
 from vla_policy_node.exceptions import PolicyNodeError
 from vla_policy_node.ros_node import message_class, publish_diagnostics, publishers, rclpy_maker, settable, topic_qos
 from vla_policy_node.spec import RobotSpec
-from vla_policy_node.topics import ACTION, ACTION_CHUNK, DIAGNOSTICS, EVENTS, MESSAGE_TYPES
+from vla_policy_node.topics import ACTION, ACTION_CHUNK, DIAGNOSTICS, EVENTS, HUMAN_ACTION, MESSAGE_TYPES
 
 
 class PolicyTopics:
@@ -19,8 +19,9 @@ class PolicyTopics:
 
     def __init__(self, node: LifecycleNode, spec: RobotSpec) -> None:
         self._node, self._open = node, list[Any]()
-        self.action, self.chunk, self.diagnostics, self._events = (
-            self._publisher(topic, MESSAGE_TYPES[topic]) for topic in (ACTION, ACTION_CHUNK, DIAGNOSTICS, EVENTS)
+        self.action, self.chunk, self.human, self.diagnostics, self._events = (
+            self._publisher(topic, MESSAGE_TYPES[topic])
+            for topic in (ACTION, ACTION_CHUNK, HUMAN_ACTION, DIAGNOSTICS, EVENTS)
         )
         self.controllers: list[tuple[CommandSpec, Callable[[Any], None]]] = [
             (command, self._publisher(command.topic, COMMAND_TYPES[command.kind]).publish) for command in spec.commands

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from vla_policy_node.action_spec import NO_PART_OF_THE_DIGEST, ActionDimension, one_of
+from vla_policy_node.action_spec import NO_PART_OF_THE_DIGEST, ActionDimension, home_places, one_of
 from vla_policy_node.command_spec import CommandSpec
 from vla_policy_node.exceptions import SpecError
 from vla_policy_node.kinematics_spec import KinematicsSpec, WorkspaceSpec
@@ -33,7 +33,7 @@ POSE_KEYS = ("x", "y", "z", "qx", "qy", "qz", "qw", *ROTATION_KEYS)
 NANOSECONDS = 1_000_000_000
 
 
-NO_PART = ("explore", "commands", "max_silence_s", "max_frozen_s", "kinematics", "workspace")
+NO_PART = ("explore", "commands", "max_silence_s", "max_frozen_s", "kinematics", "workspace", "home")
 """Of a robot: what is no part of the digest, as `NO_PART_OF_THE_DIGEST` of its action's dimensions."""
 
 
@@ -99,6 +99,9 @@ class RobotSpec:
     """Its arm's model, for a hand that is displaced or a workspace. No part of the digest."""
     workspace: WorkspaceSpec | None = None
     """The box that its hand stays in. No part of the digest."""
+    home: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """Where it begins every try, in the unit of each: by joint, or by the action's dimension; what is not named stays
+    where it is. No part of the digest."""
 
     def __post_init__(self) -> None:
         one_of(f"robot '{self.name}': explore", self.explore, get_args(Exploration))
@@ -118,6 +121,7 @@ class RobotSpec:
         for dimension in (d for d in self.action if d.joint):
             one_of(f"robot '{self.name}': action '{dimension.name}': joint", dimension.joint, measured)
         self._check_arm(measured)
+        home_places(f"robot '{self.name}'", self.home, self.action)
         for command in self.commands:
             for name in command.dimensions:
                 one_of(f"robot '{self.name}': command on '{command.topic}': dimension", name, self.commanded_names)
