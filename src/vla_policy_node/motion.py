@@ -85,7 +85,7 @@ class MotionLimiter:
         if self.motion.still:
             return self.motion.position
         stopped = self._braking(self.motion)
-        return self._go(self._at(stopped, min(self._after_s, stopped.duration)))
+        return self._go(self._at(stopped, min(self._after_s, stopped.duration), self.motion.position))
 
     def _go(self, motion: Motion) -> float:
         self.motion = motion
@@ -105,14 +105,15 @@ class MotionLimiter:
 
     def _can_stop(self, motion: Motion) -> bool:
         """Whether the arm can come to rest from there without leaving the limits, or, outside them, going further."""
-        extrema = self._braking(motion).position_extrema[0]
+        extrema, start = self._braking(motion).position_extrema[0], motion.position
         now, dimension = self.motion.position, self._dimension
         low, high = min(dimension.low, now), max(dimension.high, now)
-        return bool(extrema.min >= low - TOLERANCE and extrema.max <= high + TOLERANCE)
+        return bool(start + extrema.min >= low - TOLERANCE and start + extrema.max <= high + TOLERANCE)
 
     def _braking(self, motion: Motion) -> Trajectory:
-        """The fastest way to rest. Never refused: limits are positive, and any state may be slowed down."""
-        self._set(motion)
+        """The fastest way to rest, its positions counted from where it begins: where it ends is no matter here, and so
+        Ruckig takes 0 for one of the extrema. Never refused: limits are positive, and any state may be slowed down."""
+        self._set(Motion(0.0, motion.velocity, motion.acceleration))
         self._input.control_interface = ControlInterface.Velocity
         self._input.target_velocity = self._input.target_acceleration = [0.0]
         self._input.minimum_duration = None
@@ -125,11 +126,11 @@ class MotionLimiter:
         self._input.current_velocity = [motion.velocity]
         self._input.current_acceleration = [motion.acceleration]
 
-    def _at(self, trajectory: Trajectory, time_s: float) -> Motion:
+    def _at(self, trajectory: Trajectory, time_s: float, start: float = 0.0) -> Motion:
         position, velocity, acceleration = trajectory.at_time(time_s)
         # A profile of constant acceleration ends with it; at rest there is none.
         rest = time_s >= trajectory.duration and abs(velocity[0]) < TOLERANCE
-        return Motion(position[0], 0.0 if rest else velocity[0], 0.0 if rest else acceleration[0])
+        return Motion(start + position[0], 0.0 if rest else velocity[0], 0.0 if rest else acceleration[0])
 
 
 class RateLimiter:
