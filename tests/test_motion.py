@@ -81,31 +81,6 @@ def test_a_joint_whose_limits_leave_out_0_moves_as_one_around_0() -> None:
 
 
 @settings(deadline=None)
-@given(COMMANDS, st.sampled_from([-3.0, 2.0]), st.floats(0.05, 0.95))
-def test_limits_that_leave_out_0_are_kept_as_any(commands: list[float | None], low: float, share: float) -> None:
-    spec = replace(ROBOT, rate_hz=30.0, action=(replace(joint().action[0], low=low, high=low + 1),))
-    gate = SafetyFilter(spec)
-    sent = [low + share]
-    for wanted in commands:
-        asked = None if wanted is None else [low + 0.5 + wanted]
-        sent.append(float(gate.check(asked, (), seen(low + share)).action[0]))
-    check_limits(np.array(sent, np.float64), spec.action[0])
-
-
-def test_a_joint_whose_limits_leave_out_0_moves_as_one_around_0() -> None:
-    """The Panda's fourth joint goes from -3.07 to -0.07 rad."""
-    around, apart = (
-        MotionLimiter(joint().action[0], PERIOD),
-        MotionLimiter(replace(joint().action[0], low=-3, high=-1), PERIOD),
-    )
-    around.start(0.3)
-    apart.start(-1.7)
-    for target in (0.5, 0.5, 0.1, -0.8, -1.0, -1.0, 0.9, 0.9, 1.0):
-        assert apart.towards(target - 2) == pytest.approx(around.towards(target) - 2, abs=1e-9)
-    assert apart.stop() == pytest.approx(around.stop() - 2, abs=1e-9)
-
-
-@settings(deadline=None)
 @given(COMMANDS, st.floats(-1, 1))
 def test_a_hold_comes_to_rest_and_stays_there(commands: list[float | None], start: float) -> None:
     gate = SafetyFilter(joint())
