@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from episodes import make_header, write_bag
 from graph_helpers import METAWORLD, TASK, make_graph, write_schedule
-from kills_node import Kill, Killer, Witness, moments, table
+from recorder_killer import Kill, Killer, moments, table
+from witness_node import Heartbeat, Witness
 
 from rollout_manager.bag import verify
 from rollout_manager.catalog import Catalog
@@ -45,8 +46,8 @@ def test_a_killed_rollout_manager_loses_less_than_a_second_whenever_it_is_killed
     schedule = write_schedule(tmp_path / "s.yaml", "expert", range(10 * KILLS), time_limit=STEPS)
     manager = {"schedule": schedule, "output": tmp_path / "bags", "mode": "real_time"}
     graph = make_graph(tmp_path, ros_domain, {"sim": {"mode": "real_time"}, "expert": {}})
-    with graph, Witness(ros_domain, METAWORLD) as witness:
-        killer = Killer(graph, manager, witness, seed=KILLS)
+    with graph, Witness(ros_domain, METAWORLD) as witness, Heartbeat() as heartbeat:
+        killer = Killer(graph, manager, witness, heartbeat, seed=KILLS)
         kills: list[Kill] = []
         try:
             for moment in moments(KILLS):
@@ -55,7 +56,8 @@ def test_a_killed_rollout_manager_loses_less_than_a_second_whenever_it_is_killed
             print(f"\n{table(kills)}")
         assert_catalogue_is_whole(tmp_path)
     for kill in kills:
-        assert kill.lost_s < PROMISE_S, asdict(kill)
+        # A recorder that the machine keeps from running takes nothing meanwhile.
+        assert kill.lost_s < PROMISE_S + kill.stalled_s, asdict(kill)
     assert sum(kill.kept for kill in kills) > 0
 
 
@@ -66,7 +68,8 @@ def assert_catalogue_is_whole(folder: Path) -> None:
         assert kept.damaged() == fresh.damaged() == []
         assert kept.rows() == fresh.rows()
         assert [row.path.name for row in fresh.rows()] == sorted(p.name for p in bags.iterdir() if p.is_dir())
-    assert [path.name for path in folder.glob("catalog*")] == ["catalog.sqlite"]
+    journal = folder / "catalog.sqlite-journal"  # An empty one is none to SQLite; the next change removes it.
+    assert not journal.exists() or not journal.read_bytes()[:1].strip(b"\0")
 
 
 def test_a_killed_worker_of_the_pool_loses_less_than_a_second(tmp_path: Path) -> None:

@@ -8,31 +8,23 @@ import contextlib
 import os
 import random
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import rclpy
-from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from witness_node import Heard, Heartbeat, Witness
 
 from rollout_manager.bag import EpisodeReader, recover_all, verify
 from rollout_manager.bag_format import METADATA_FILE, OUTCOME_RECORD, PARTIAL
 from rollout_manager.bag_recovery import REBUILT
-from rollout_manager.cdr import stamp_of_cdr
 from rollout_manager.graph import Graph, NodeConfig
 from rollout_manager.labels import HUMAN_RULE, append_label, make_label, read_labels
 from rollout_manager.results import read_results
-from vla_policy_node.messages import observation_topics
-from vla_policy_node.ros_node import message_class, topic_qos
-from vla_policy_node.spec import RobotSpec
-from vla_policy_node.topics import ACTION, ACTION_CHUNK, INSTRUCTION, MESSAGE_TYPES, OUTCOME
+from vla_policy_node.topics import INSTRUCTION, OUTCOME
 
 MOMENTS = ("in an episode", "opening", "at its end", "renaming", "writing the books", "recovering")
 """What the manager is at when it is killed: recording; making a bag; the robot has just told the outcome; metadata.yaml
@@ -43,8 +35,6 @@ LONGEST_S = {
 }  # fmt: skip
 """How long after the moment begins it may be killed, in seconds; drawn evenly."""
 GIVE_UP_S = 90.0
-Heard = tuple[str, int]
-"""Topic and stamp."""
 
 
 @dataclass(frozen=True)
@@ -60,59 +50,18 @@ class Kill:
     """Messages that the witness heard and the bag lacks."""
     kept: int
     """Messages in the bag; 0 where there is none."""
-
-
-class Witness:
-    """Hears on a thread of its own what the robot and its driver say; use as a context manager."""
-
-    def __init__(self, domain: int, spec: RobotSpec) -> None:
-        self._context = Context()
-        rclpy.init(context=self._context, domain_id=domain)
-        self._node: Any = rclpy.create_node("witness", context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._heard: list[Heard] = []
-        self.outcomes = 0
-        types = observation_topics(spec) | {t: MESSAGE_TYPES[t] for t in (ACTION, ACTION_CHUNK)}
-        del types[INSTRUCTION]
-        for topic, kind in types.items():
-            qos = topic_qos(topic, lockstep=True, depth=200)
-            self._node.create_subscription(message_class(kind), topic, partial(self._hear, topic), qos, raw=True)
-        kind = message_class(MESSAGE_TYPES[OUTCOME])
-        self._node.create_subscription(kind, OUTCOME, self._on_outcome, topic_qos(OUTCOME, True))
-        self._thread = threading.Thread(target=self._spin)
-
-    def between(self, first_ns: int, last_ns: int) -> set[Heard]:
-        """What was stamped in this time and heard so far."""
-        return {(topic, stamp) for topic, stamp in self._heard if first_ns <= stamp <= last_ns}
-
-    def __enter__(self) -> "Witness":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._executor.shutdown(timeout_sec=1.0)
-        self._thread.join()
-        self._node.destroy_node()
-        rclpy.try_shutdown(context=self._context)
-
-    def _spin(self) -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            self._executor.spin()
-
-    def _hear(self, topic: str, cdr: bytes) -> None:
-        self._heard.append((topic, stamp_of_cdr(cdr)))
-
-    def _on_outcome(self, message: Any) -> None:
-        self.outcomes += 1
+    stalled_s: float
+    """How long in the two seconds before a process that only looks at the clock was kept from running."""
 
 
 class Killer:
     """Kills the manager of a running graph at a moment of its work, recovers, and checks what is left."""
 
-    def __init__(self, graph: Graph, manager: dict[str, Any], witness: Witness, seed: int) -> None:
+    def __init__(
+        self, graph: Graph, manager: dict[str, Any], witness: Witness, heartbeat: Heartbeat, seed: int
+    ) -> None:
         """Args: manager: its parameters, among them `output`; seed: fixes the moments."""
-        self._graph, self._witness = graph, witness
+        self._graph, self._witness, self._heartbeat = graph, witness, heartbeat
         self._manager = NodeConfig("manager", manager)
         self._root = Path(manager["output"])
         self._random = random.Random(seed)
@@ -126,25 +75,20 @@ class Killer:
             AssertionError: something is not as it is promised.
         """
         self._graph.start_node(self._manager)
+        self._wait_for("in an episode" if moment == "recovering" else moment)
+        killed_ns, stalled_s = self._shoot(), self._heartbeat.stalled()
+        found, folder, made_ns = self._look()
         if moment == "recovering":
-            self._wait_for("in an episode")
-            killed_ns = self._shoot()
-            before = self._look()
             self._graph.start_node(self._manager)
             self._wait_for(moment)
             self._shoot()
-            found = f"{before[0]}, then {self._look()[0]}"
-        else:
-            self._wait_for(moment)
-            killed_ns = self._shoot()
-            before = self._look()
-            found = before[0]
+            found = f"{found}, then {self._look()[0]}"
         time.sleep(0.1)  # What was sent before the kill reaches the witness.
         self._recover()
-        lost, kept = self._compare(before[1], before[2], killed_ns)
+        lost, kept = self._compare(folder, made_ns, killed_ns)
         lost_s = (killed_ns - min(stamp for _, stamp in lost)) / 1e9 if lost else 0.0
         self.check()
-        return Kill(moment, found, lost_s, len(lost), kept)
+        return Kill(moment, found, lost_s, len(lost), kept, stalled_s)
 
     def check(self) -> None:
         """Every bag is whole to the last byte, nothing temporary is left, no label is gone, results are readable."""
