@@ -7,39 +7,15 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks._chunking_task import SteeringPolicy
+from benchmarks._chunking_task import SteeringPolicy, Synchronous
 
 from vla_policy_node import chunking, policy_loading, policy_node, policy_parameters
 from vla_policy_node.control import Step
-from vla_policy_node.observation import Float32Array
-from vla_policy_node.policy import ActionChunk
 from vla_policy_node.policy_output import PolicyOutput
 from vla_policy_node.ros_node import exit_process
 
 RECORD = "ENCORE_BENCH_RECORD"
 """Environment variable that names the file which is written what is sent."""
-
-
-class Synchronous(chunking.Replan):
-    """Executes `every` actions of a chunk from the moment that it is there, then has the arm hold for the next one."""
-
-    _fresh: ActionChunk | None = None
-    _idle = True
-
-    def wants_chunk(self, tick_ns: int, delay: int = 0) -> bool:
-        return self._idle and self._fresh is None
-
-    def offer(self, chunk: ActionChunk) -> None:
-        self._fresh = chunk
-
-    def next(self, tick_ns: int) -> Float32Array | None:
-        if self._fresh is not None:
-            # The arm has stood still since it was seen: what was to be done then is to be done now.
-            self._chunk = ActionChunk(tick_ns, self._fresh.actions[: self._of(len(self._fresh.actions))])
-            self._fresh = None
-        action = super().next(tick_ns)
-        self._idle = action is None
-        return action
 
 
 class RecordedOutput(PolicyOutput):

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from rollout_manager.arms.arm import Arm
+from vla_policy_node.chunking import Replan
 from vla_policy_node.committed import Committed
 from vla_policy_node.network.guidance import Guidance, follow
-from vla_policy_node.observation import Float64Array, Observation
+from vla_policy_node.observation import Float32Array, Float64Array, Observation
 from vla_policy_node.policy import ActionChunk
 from vla_policy_node.spec import NANOSECONDS, RobotSpec
 
@@ -185,3 +186,25 @@ class SteeringPolicy:
             return None
         actions: Any = (committed.padded(HORIZON)[:, :JOINTS] - joints) / SCALE
         return Guidance(torch.tensor(actions, dtype=torch.float32), torch.from_numpy(committed.weights(HORIZON)))
+
+
+class Synchronous(Replan):
+    """Executes `every` actions of a chunk from the moment that it is there, then has the arm hold for the next one."""
+
+    _fresh: ActionChunk | None = None
+    _idle = True
+
+    def wants_chunk(self, tick_ns: int, delay: int = 0) -> bool:
+        return self._idle and self._fresh is None
+
+    def offer(self, chunk: ActionChunk) -> None:
+        self._fresh = chunk
+
+    def next(self, tick_ns: int) -> Float32Array | None:
+        if self._fresh is not None:
+            # The arm has stood still since it was seen: what was to be done then is to be done now.
+            self._chunk = ActionChunk(tick_ns, self._fresh.actions[: self._of(len(self._fresh.actions))])
+            self._fresh = None
+        action = super().next(tick_ns)
+        self._idle = action is None
+        return action

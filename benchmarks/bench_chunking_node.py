@@ -1,10 +1,13 @@
 """Slow networks and ways of executing their chunks: the stand-in arm reaches past an obstacle, over DDS, at 30 Hz.
 
     python benchmarks/bench_chunking_node.py --trials 5 --json chunking.json --plot chunking.svg
+    python benchmarks/bench_chunking_node.py --trials 10 --clock simulated
 
 The arm (`arm_node`: MuJoCo, ros2_control's topics, a camera 30 ms late) and the policy node are processes of their own.
-The policy, `_chunking_task.py`, is scripted, answers with one of two ways past the obstacle, and is slowed to what a
-network would take. Chunks have 32 actions, and 16 of them are executed before the next one is asked for:
+With `--clock simulated` the same arm, controller, control loop and policy are in one process, whose time is counted:
+what else the machine does is of no effect then, nor is what the policy itself computes. The policy, `_chunking_task.py`, is
+scripted, answers with one of two ways past the obstacle, and is slowed to what a network would take. Chunks have 32
+actions, and 16 of them are executed before the next one is asked for:
 
     synchronous         the arm holds while the network thinks, then executes 16 actions from the chunk's first one on
     replan              the old chunk goes on while the network thinks; the new one is gone over to at once
@@ -13,7 +16,7 @@ network would take. Chunks have 32 actions, and 16 of them are executed before t
 
 A try succeeds if the hand comes within 2 cm of its target in 5 s, and has stayed out of the obstacle. Each way has the
 same targets and the same seeds. A tick is missed if no command is sent in it; jerk is the root mean square of the third
-difference of what is sent to the joints, over the period cubed; off is that of the hand's distance from the nearer of
+difference of what is sent to the joints from the second chunk on, over the period cubed; off is that of the hand's distance from the nearer of
 the two ways.
 """
 
@@ -40,8 +43,22 @@ from std_srvs.srv import SetBool, Trigger
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks._chunking_policy_node import RECORD
-from benchmarks._chunking_task import HOME, JOINTS, OBSTACLE, Task, hands, make_task
-from benchmarks._chunking_tries import DELAYS_MS, WAYS, Try, plot, table
+from benchmarks._chunking_simulation import simulated
+from benchmarks._chunking_task import HOME, JOINTS, hands, make_task
+from benchmarks._chunking_tries import (
+    DELAYS_MS,
+    EVERY,
+    STAYS_S,
+    TIME_S,
+    WAYS,
+    Case,
+    Sent,
+    Try,
+    arrived,
+    judged,
+    plot,
+    table,
+)
 
 from rollout_manager.graph import PARENT_VARIABLE, Graph, GraphConfig, NodeConfig, ros_environment
 from vla_policy_node.command_messages import COMMAND_TYPES
@@ -53,9 +70,6 @@ from vla_policy_node.spec import CameraSpec, RobotSpec, load_spec
 from vla_policy_node.topics import DIAGNOSTICS, EE_POSE, INSTRUCTION, JOINT_STATES, MESSAGE_TYPES
 
 DOMAIN = 93
-EVERY = 16
-NEAR, STAYS_S, TIME_S = 0.02, 0.2, 5.0
-"""How near the hand must come, in m, for how long, and within which time, in s."""
 HOME_S, QUIET_S, AGAIN = 1.5, 0.3, 5
 """What the way home takes and how long nothing is sent before it begins, in s; how often it is begun at most: on a
 machine that does other things the arm's hardware may stop it."""
@@ -102,13 +116,13 @@ class Operator:
                 return
         raise RuntimeError(f"the arm did not come home: joints at {self._joints.round(3).tolist()}")
 
-    def attempt(self, way: str, delay_ms: int, seed: int) -> Try:
+    def attempt(self, case: Case) -> Try:
         """One try from home."""
-        execute, head = WAYS[way]
-        task = make_task(seed, delay_ms / 1e3, head)
+        execute, head = WAYS[case.way]
+        task = make_task(case.seed, case.delay_ms / 1e3, head)
         self.go_home()
         self._instruction.publish(text_to_message(self._make, task.text()))
-        self._set(execute=execute, execute_every=EVERY, episode_seed=seed)
+        self._set(execute=execute, execute_every=EVERY, episode_seed=case.seed)
         goal = hands(np.array([task.goal]))[0]
         self.hand.clear()
         self._record.write_text("")
@@ -116,44 +130,13 @@ class Operator:
         if not self.until(lambda: self._call(SetBool, "policy_node/enable", enable).success):
             raise RuntimeError("the policy is not enabled")
         begun = time.time()
-        self.until(lambda: self._arrived(goal) is not None, TIME_S + STAYS_S)
-        ended, arrived = time.time(), self._arrived(goal)
+        self.until(lambda: arrived(self.hand, goal) is not None, TIME_S + STAYS_S)
+        ended = time.time()
         self._call(SetBool, "policy_node/enable", SetBool.Request(data=False))
-        seconds = TIME_S if arrived is None else arrived - begun
-        return self._judge(Try(way, delay_ms, seed, False, seconds, 0, 0, 0, 0, 0, 0, self._delay_ticks), task, ended)
-
-    def _arrived(self, goal: Float64Array) -> float | None:
-        """When the hand came near, if it has stayed there since for long enough."""
-        since: float | None = None
-        for at, hand in reversed(self.hand):
-            if np.linalg.norm(hand - goal) > NEAR:
-                break
-            since = at
-        return since if since is not None and self.hand[-1][0] - since >= STAYS_S else None
-
-    def _judge(self, tried: Try, task: Task, ended: float) -> Try:
-        sent = [json.loads(line) for line in self._record.read_text().splitlines()]
-        sent = [one for one in sent if one[0] <= ended]
-        if (first := next((i for i, one in enumerate(sent) if not one[1]), None)) is None:
-            raise RuntimeError(f"{tried.way} at {tried.delay_ms} ms: the policy sent nothing but holds")
-        driven, period = sent[first:], self._spec.period_ns / 1e9
-        times = np.array([one[0] for one in sent])
-        joints = np.array([one[2][:JOINTS] for one in driven])
-        hand = np.array([position for at, position in self.hand if at <= ended])
-        shares = np.linspace(0.0, 1.0, 200)
-        ideal = np.concatenate([hands(task.way(side, shares)) for side in (1.0, -1.0)])
-        off = np.linalg.norm(hand[:, None] - ideal, axis=-1).min(1)
-        clearance = np.linalg.norm(hand - hands(task.way(0.0, np.array([0.5])))[0], axis=1).min()
-        return replace(
-            tried,
-            success=bool(tried.seconds < TIME_S and clearance > OBSTACLE),
-            clearance_mm=1e3 * float(clearance),
-            ticks=len(sent),
-            missed=int(np.maximum(0, np.round(np.diff(times) / period) - 1).sum()),
-            held=sum(one[1] for one in driven),
-            jerk=float(np.sqrt((np.diff(joints, 3, axis=0) ** 2).mean()) / period**3),
-            off_mm=1e3 * float(np.sqrt((off**2).mean())),
-        )
+        lines = [json.loads(line) for line in self._record.read_text().splitlines()]
+        sent = [Sent(at, held, np.array(action)) for at, held, action in lines if at <= ended]
+        hand = [one for one in self.hand if begun <= one[0] <= ended]
+        return judged(case, task, begun, hand, sent, self._delay_ticks, self._spec.period_ns)
 
     def _on_pose(self, message: Any) -> None:
         position = message.pose.position
@@ -185,8 +168,13 @@ class Operator:
         return future.result()
 
 
-def compare(spec: RobotSpec, folder: Path, trials: int) -> list[Try]:
+def cases(trials: int) -> list[Case]:
     """Every way with every delay, turn by turn, so that what else the machine does meets all of them."""
+    return [Case(way, ms, seed) for seed in range(trials) for ms in DELAYS_MS for way in WAYS]
+
+
+def compare(spec: RobotSpec, folder: Path, trials: int) -> list[Try]:
+    """All cases over DDS."""
     robot, record = folder / "robot.yaml", folder / "sent.jsonl"
     robot.write_text(yaml.safe_dump(spec.to_dict()))
     record.touch()
@@ -194,15 +182,12 @@ def compare(spec: RobotSpec, folder: Path, trials: int) -> list[Try]:
     parameters = {"robot": robot, "checkpoint": "scripted", "mode": "real_time"}
     command = [sys.executable, str(Path(__file__).with_name("_chunking_policy_node.py")), "--ros-args"]
     command += [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
-    tries = []
     with Graph(GraphConfig((NodeConfig("arm", {"robot": robot}),), DOMAIN, folder / "logs")):
         policy = subprocess.Popen(command, env=environment)
         try:
             rclpy.init()
             operator = Operator(spec, record)
-            for seed in range(trials):
-                for delay_ms in DELAYS_MS:
-                    tries += [operator.attempt(way, delay_ms, seed) for way in WAYS]
+            tries = [operator.attempt(case) for case in cases(trials)]
             rclpy.shutdown()
         finally:
             policy.send_signal(signal.SIGINT)
@@ -214,6 +199,7 @@ def main() -> int:
     """Print the table; returns 1 where a tick was missed by anything but the synchronous way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=5, help="tries of each way with each network")
+    parser.add_argument("--clock", choices=("real", "simulated"), default="real", help="simulated: in one process")
     parser.add_argument("--json", type=Path, help="where to write all tries")
     parser.add_argument("--plot", type=Path, help="where to draw them, as SVG")
     given = parser.parse_args()
@@ -222,15 +208,18 @@ def main() -> int:
     cameras = (CameraSpec("front", 48, 64),)
     spec = replace(load_spec("panda"), cameras=cameras, max_skew_s=0.25, max_silence_s=np.inf)
     began, load = time.monotonic(), os.getloadavg()[0]
-    with tempfile.TemporaryDirectory() as folder:
-        tries = compare(spec, Path(folder), given.trials)
+    if given.clock == "simulated":
+        tries = [simulated(spec, case) for case in cases(given.trials)]
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            tries = compare(spec, Path(folder), given.trials)
     print(f"{len(tries)} tries in {time.monotonic() - began:.0f} s; load {load:.1f}, then {os.getloadavg()[0]:.1f}")
     print(table(tries))
     if given.json:
         given.json.write_text(json.dumps([asdict(one) for one in tries], indent=1) + "\n")
     if given.plot:
         given.plot.write_text(plot(tries))
-    return int(any(one.missed for one in tries if one.way != "synchronous"))
+    return int(any(one.missed for one in tries if one.case.way != "synchronous"))
 
 
 if __name__ == "__main__":
