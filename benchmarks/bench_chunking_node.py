@@ -5,9 +5,9 @@
 
 The arm (`arm_node`: MuJoCo, ros2_control's topics, a camera 30 ms late) and the policy node are processes of their own.
 With `--clock simulated` the same arm, controller, control loop and policy are in one process, whose time is counted:
-what else the machine does is of no effect then, nor is what the policy itself computes. The policy, `_chunking_task.py`, is
-scripted, answers with one of two ways past the obstacle, and is slowed to what a network would take. Chunks have 32
-actions, and 16 of them are executed before the next one is asked for:
+what else the machine does is of no effect then, nor is what the policy itself computes. The policy, which is that of
+`_chunking_task.py`, is scripted, answers with one of two ways past the obstacle, and is slowed to what a network would
+take. Chunks have 32 actions, and 16 of them are executed before the next one is asked for:
 
     synchronous         the arm holds while the network thinks, then executes 16 actions from the chunk's first one on
     replan              the old chunk goes on while the network thinks; the new one is gone over to at once
@@ -16,8 +16,8 @@ actions, and 16 of them are executed before the next one is asked for:
 
 A try succeeds if the hand comes within 2 cm of its target in 5 s, and has stayed out of the obstacle. Each way has the
 same targets and the same seeds. A tick is missed if no command is sent in it; jerk is the root mean square of the third
-difference of what is sent to the joints from the second chunk on, over the period cubed; off is that of the hand's distance from the nearer of
-the two ways.
+difference of what is sent to the joints from the second chunk on, over the period cubed; off is that of the hand's
+distance from the nearer of the two ways.
 """
 
 import argparse
