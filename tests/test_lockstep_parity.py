@@ -62,7 +62,9 @@ def test_the_expert_acts_alike(ros_domain: int, tmp_path: Path, scale: float, mi
     assert_same_episode(tmp_path / "live" / name, tmp_path / "local" / name)
 
 
-@pytest.mark.parametrize(("execute", "every"), [("replan", (0,)), ("replan", (3, 5)), ("ensemble", (0,))])
+@pytest.mark.parametrize(
+    ("execute", "every"), [("replan", (0,)), ("replan", (3, 5)), ("ensemble", (0,)), ("real_time_chunking", (0, 2))]
+)
 def test_a_network_acts_alike_without_and_with_exploration(
     ros_domain: int, tmp_path: Path, execute: str, every: tuple[int, ...]
 ) -> None:
@@ -75,7 +77,7 @@ def test_a_network_acts_alike_without_and_with_exploration(
         status, said = run_manager(graph, schedule=schedule, checkpoint=checkpoint, output=tmp_path / "live")
     assert status == 0, said
     for attempt, scale in enumerate((0.0, 0.3)):
-        executor = make_executor(execute, METAWORLD.period_ns, in_turn(every, attempt) or 100)
+        executor = make_executor(execute, METAWORLD.period_ns, in_turn(every, attempt))
         policy = Explore(NetworkPolicy.load(checkpoint, METAWORLD), scale)
         driver = PolicyDriver(policy, executor, SafetyFilter(METAWORLD))
         local = in_process(driver, "policy", tmp_path / "local", 25, attempt, scale)
