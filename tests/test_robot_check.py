@@ -178,7 +178,7 @@ def test_the_stand_in_arm_is_checked_and_an_unplugged_camera_found(ros_domain: i
 
 def test_wrong_words_are_answered(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["robot", "look", "panda"]) == 2
-    assert "robot: 'look' is not one of check" in capsys.readouterr().err
+    assert "robot: 'look' is not one of check, limits" in capsys.readouterr().err
     assert main(["robot", "check", "panda", "--seconds", "0"]) == 2
     assert "seconds 0.0 is not above 0" in capsys.readouterr().err
     assert main(["robot", "check", "nobody"]) == 2

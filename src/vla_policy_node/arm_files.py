@@ -46,7 +46,8 @@ def load_arm(model: str) -> Any:
         spec.compiler.boundmass = spec.compiler.boundinertia = 1e-6
         return spec.compile()
     except ValueError as error:
-        raise SpecError(f"arm's model '{path}': {error}") from error
+        # MuJoCo's messages have several lines.
+        raise SpecError(f"arm's model '{path}': {' '.join(str(error).split())}") from error
 
 
 @dataclass(frozen=True)

@@ -41,12 +41,9 @@ class MotionLimiter:
         self._dimension, self._period_s = dimension, period_s
         self._ruckig = Ruckig(1, period_s)
         self._input = InputParameter(1)
-        self._input.max_velocity = [dimension.velocity]
-        self._input.max_acceleration = [dimension.acceleration]
-        self._input.max_jerk = [dimension.jerk]
         self.motion = Motion(0.0)
         self._target: float | None = None
-        self._after_s = period_s
+        self._after_s, self._share = period_s, 1.0
 
     @property
     def still(self) -> bool:
@@ -75,17 +72,20 @@ class MotionLimiter:
         self.motion = Motion(position)
         self._target = None
 
-    def towards(self, target: float, after_s: float | None = None) -> float:
+    def towards(self, target: float, after_s: float | None = None, share: float = 1.0) -> float:
         """What to send next on the way to a target within the position limits.
 
-        Args: after_s: how long after what was sent last, at most a period; None: a period.
+        Args:
+            after_s: how long after what was sent last, at most a period; None: a period.
+            share: of its limits that it may take; it brakes with all of them.
         """
         self._after_s = self._period_s if after_s is None else after_s
+        self._share = share
         # A target that moves is followed at its speed: to plan a rest at each of its places would lag behind it. But to
         # come by at full speed from near by, one would first go back: of the ways the one that gets nearest.
         speed = 0.0 if self._target is None else (target - self._target) / self._period_s
         self._target = target
-        limit = self._dimension.velocity
+        limit = share * self._dimension.velocity
         speeds = dict.fromkeys(min(limit, max(-limit, share * speed)) for share in (1.0, 0.5, 0.0))
         planned = [motion for velocity in speeds if (motion := self._plan(target, velocity)) is not None]
         safe = [motion for motion in planned if self._can_stop(motion)]
@@ -111,7 +111,7 @@ class MotionLimiter:
 
     def _plan(self, target: float, velocity: float) -> Motion | None:
         """The motion one period on the fastest way to a target; None where there is no way."""
-        self._set(self.motion)
+        self._set(self.motion, self._share)
         self._input.control_interface = ControlInterface.Position
         self._input.target_position, self._input.target_velocity = [target], [velocity]
         self._input.target_acceleration = [0.0]
@@ -139,7 +139,10 @@ class MotionLimiter:
         self._ruckig.calculate(self._input, trajectory)
         return trajectory
 
-    def _set(self, motion: Motion) -> None:
+    def _set(self, motion: Motion, share: float = 1.0) -> None:
+        self._input.max_velocity = [share * self._dimension.velocity]
+        self._input.max_acceleration = [share * self._dimension.acceleration]
+        self._input.max_jerk = [share * self._dimension.jerk]
         self._input.current_position = [motion.position]
         self._input.current_velocity = [motion.velocity]
         self._input.current_acceleration = [motion.acceleration]
@@ -169,9 +172,9 @@ class RateLimiter:
         """Stand still at a position."""
         self.state = position
 
-    def towards(self, target: float, after_s: float | None = None) -> float:
+    def towards(self, target: float, after_s: float | None = None, share: float = 1.0) -> float:
         """What to send next on the way to a target."""
-        step = self._velocity * (self._period_s if after_s is None else after_s)
+        step = share * self._velocity * (self._period_s if after_s is None else after_s)
         self.state += min(step, max(-step, target - self.state))
         return self.state
 
@@ -208,11 +211,14 @@ class ActionMotion:
         for i, limiter in self._limiters.items():
             limiter.start(float(action[i]))
 
-    def towards(self, action: Float64Array, after_s: float) -> Float64Array:
-        """What to send of an action (A,) that is within its limits, so long after the last."""
+    def towards(self, action: Float64Array, after_s: float, shares: Float64Array | None = None) -> Float64Array:
+        """What to send of an action (A,) that is within its limits, so long after the last.
+
+        Args: shares: (A,), of its limits that each dimension may take, so that they go together; None: all.
+        """
         sent = np.array(action, np.float64)
         for i, limiter in self._limiters.items():
-            sent[i] = limiter.towards(float(action[i]), after_s)
+            sent[i] = limiter.towards(float(action[i]), after_s, 1.0 if shares is None else float(shares[i]))
         return sent
 
     @property

@@ -11,7 +11,7 @@ from vla_policy_node.exceptions import SpecError
 from vla_policy_node.motion import ActionMotion
 from vla_policy_node.observation import Float32Array, Float64Array
 from vla_policy_node.spec import NANOSECONDS, RobotSpec
-from vla_policy_node.workspace import make_workspace
+from vla_policy_node.workspace import Workspace, make_workspace
 
 LimitMode = Literal["clamp", "reject"]
 """`clamp`: a value beyond a limit is moved to the limit. `reject`: the robot holds instead."""
@@ -23,6 +23,11 @@ AT_REST = 1e-6
 """How far from 0 a speed or a displacement that is sent still counts as none, in its unit."""
 SLOWED = 0.02
 """Share of a dimension's range that what is sent stays behind what was asked for before it is said."""
+NEARBY = 0.05
+"""rad or m that joints go at most towards a goal along a wall before they look anew."""
+LEAST_SHARE = 0.05
+"""Of a joint's limits, where all go together: what it needs to stop."""
+ALONG, BRAKES = "workspace: the hand goes slowly along a wall", "workspace: the hand brakes before a wall"
 
 
 @dataclass(frozen=True)
@@ -159,14 +164,32 @@ class SafetyFilter:
         """What is sent on the way to a goal (A,): only what the arm can be stopped after within the workspace."""
         before = self._motion.state
         sent = self._sent(self._motion.towards(goal, after_s))
-        if self._workspace is None or self._workspace.allows(
-            self._motion.way_to_rest(sent.astype(np.float64)), self.sent
-        ):
+        if self._workspace is None or self._may_be_sent(sent):
             return sent, ()
+        # Each joint as fast as it may carries the hand off the straight way. So all together, and not far.
+        self._motion.state = before
+        near, shares = self._together(self._workspace, goal)
+        sent = self._sent(self._motion.towards(near, after_s, shares))
+        if self._may_be_sent(sent):
+            return sent, (ALONG,)
         self._motion.state = before
         still = self._still().astype(np.float64)
-        stopped = self._motion.stop(still, after_s, self._holds_last)
-        return self._sent(stopped), ("workspace: the hand brakes before a wall",)
+        return self._sent(self._motion.stop(still, after_s, self._holds_last)), (BRAKES,)
+
+    def _may_be_sent(self, sent: Float32Array) -> bool:
+        way = self._motion.way_to_rest(sent.astype(np.float64))
+        return self._workspace is None or self._workspace.allows(way, self.sent)
+
+    def _together(self, workspace: Workspace, goal: Float64Array) -> tuple[Float64Array, Float64Array]:
+        """A goal nearby in the workspace on the way to another, (A,), and the shares that bring all there at once."""
+        way = np.where(self._holds_last, goal - self.sent, 0.0)
+        longest = max(float(np.abs(way).max()), np.finfo(np.float64).tiny)
+        near, _ = workspace.near(
+            np.where(self._holds_last, self.sent + way * min(1.0, NEARBY / longest), goal), self.sent
+        )
+        moved = np.where(self._holds_last, np.abs(near - self.sent), 0.0)
+        shares = moved / max(float(moved.max()), np.finfo(np.float64).tiny)
+        return near, np.where(self._holds_last, np.maximum(shares, LEAST_SHARE), 1.0)
 
     def _still(self) -> Float32Array:
         """What holding comes to in the end: speeds and deltas at 0, targets as they are."""

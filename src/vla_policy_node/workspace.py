@@ -41,7 +41,12 @@ class Box:
 
     def has(self, points: Float64Array) -> bool:
         """Whether all points (..., 3) are in it."""
-        return bool(((points >= self.low - ROUNDING) & (points <= self.high + ROUNDING)).all())
+        return not self.excess(points).any()
+
+    def excess(self, points: Float64Array) -> Float64Array:
+        """How far points (..., 3) are out of it along each axis, m; 0 inside."""
+        out = np.maximum(self.low - points, points - self.high)
+        return np.where(out > ROUNDING, out, 0.0)
 
     def beyond(self, point: Float64Array) -> tuple[str, ...]:
         """In words, the axes on which a point (3,) is not in it."""
@@ -77,10 +82,14 @@ class Workspace:
         return inside, walls.beyond(hand)
 
     def allows(self, path: Float64Array, sent: Float64Array) -> bool:
-        """Whether the hand stays in the box on a path (N, A); from outside, whether it goes no further out."""
+        """Whether the hand stays in the box on a path (N, A) once it is inside, and before gets no further out.
+
+        Args: sent: (A,), what was sent last, before the path.
+        """
         places = list(self._arm.places)
-        box = self._walls.including(self._arm.hand(sent[places])[0])
-        return box.has(self._arm.positions(path[:, places]))
+        out = self._walls.excess(self._arm.positions(np.vstack([sent, path])[:, places]))
+        inside = np.logical_or.accumulate(out == 0, axis=0)
+        return bool((out <= out[0] + ROUNDING).all() and not (out * inside).any())
 
     def _project(self, joints: Float64Array, box: Box) -> Float64Array:
         """From joints (J,) a short way to such whose hand is in a box, within the limits."""
