@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from witness_node import Heard, Heartbeat, Witness
+from witness_node import Heard, RunQueue, Witness
 
 from rollout_manager.bag import EpisodeReader, recover_all, verify
 from rollout_manager.bag_format import METADATA_FILE, OUTCOME_RECORD, PARTIAL
@@ -50,18 +50,16 @@ class Kill:
     """Messages that the witness heard and the bag lacks."""
     kept: int
     """Messages in the bag; 0 where there is none."""
-    stalled_s: float
-    """How long in the two seconds before a process that only looks at the clock was kept from running."""
+    waited_s: float
+    """How long before the kill the manager waited for a processor, see `RunQueue`."""
 
 
 class Killer:
     """Kills the manager of a running graph at a moment of its work, recovers, and checks what is left."""
 
-    def __init__(
-        self, graph: Graph, manager: dict[str, Any], witness: Witness, heartbeat: Heartbeat, seed: int
-    ) -> None:
+    def __init__(self, graph: Graph, manager: dict[str, Any], witness: Witness, run_queue: RunQueue, seed: int) -> None:
         """Args: manager: its parameters, among them `output`; seed: fixes the moments."""
-        self._graph, self._witness, self._heartbeat = graph, witness, heartbeat
+        self._graph, self._witness, self._run_queue = graph, witness, run_queue
         self._manager = NodeConfig("manager", manager)
         self._root = Path(manager["output"])
         self._random = random.Random(seed)
@@ -75,8 +73,10 @@ class Killer:
             AssertionError: something is not as it is promised.
         """
         self._graph.start_node(self._manager)
+        self._run_queue.pid = self._graph.pid("manager")
         self._wait_for("in an episode" if moment == "recovering" else moment)
-        killed_ns, stalled_s = self._shoot(), self._heartbeat.stalled()
+        waited_s = self._run_queue.waited()
+        killed_ns = self._shoot()
         found, folder, made_ns = self._look()
         if moment == "recovering":
             self._graph.start_node(self._manager)
@@ -88,7 +88,7 @@ class Killer:
         lost, kept = self._compare(folder, made_ns, killed_ns)
         lost_s = (killed_ns - min(stamp for _, stamp in lost)) / 1e9 if lost else 0.0
         self.check()
-        return Kill(moment, found, lost_s, len(lost), kept, stalled_s)
+        return Kill(moment, found, lost_s, len(lost), kept, waited_s)
 
     def check(self) -> None:
         """Every bag is whole to the last byte, nothing temporary is left, no label is gone, results are readable."""
@@ -210,15 +210,16 @@ def _stage(folder: Path, names: list[str]) -> str:
 
 def table(kills: list[Kill]) -> str:
     """A line a moment, and how far the recordings had come."""
-    lines = [f"{'killed':<20}{'kills':>6}{'median lost':>14}{'most lost':>12}  found"]
+    lines = [f"{'killed':<20}{'kills':>6}{'median lost':>14}{'most lost':>12}{'most waited':>14}  found"]
     for moment in [*dict.fromkeys(kill.moment for kill in kills), "all"]:
         chosen = [kill for kill in kills if moment in (kill.moment, "all")]
-        lost = [kill.lost_s for kill in chosen]
+        lost, waited = ([getattr(kill, name) for kill in chosen] for name in ("lost_s", "waited_s"))
         found = Counter(kill.found for kill in chosen)
         told = ", ".join(f"{stage} {number}" for stage, number in found.most_common()) if moment != "all" else ""
-        lines.append(
-            f"{moment:<20}{len(chosen):>6}{median(lost or [0.0]):>12.3f} s{max(lost, default=0.0):>10.3f} s  {told}"
+        seconds = (
+            f"{median(lost or [0.0]):>12.3f} s{max(lost, default=0.0):>10.3f} s{max(waited, default=0.0):>12.3f} s"
         )
+        lines.append(f"{moment:<20}{len(chosen):>6}{seconds}  {told}")
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ import pytest
 from episodes import make_header, write_bag
 from graph_helpers import METAWORLD, TASK, make_graph, write_schedule
 from recorder_killer import Kill, Killer, moments, table
-from witness_node import Heartbeat, Witness
+from witness_node import RunQueue, Witness
 
 from rollout_manager.bag import verify
 from rollout_manager.catalog import Catalog
@@ -46,8 +46,8 @@ def test_a_killed_rollout_manager_loses_less_than_a_second_whenever_it_is_killed
     schedule = write_schedule(tmp_path / "s.yaml", "expert", range(10 * KILLS), time_limit=STEPS)
     manager = {"schedule": schedule, "output": tmp_path / "bags", "mode": "real_time"}
     graph = make_graph(tmp_path, ros_domain, {"sim": {"mode": "real_time"}, "expert": {}})
-    with graph, Witness(ros_domain, METAWORLD) as witness, Heartbeat() as heartbeat:
-        killer = Killer(graph, manager, witness, heartbeat, seed=KILLS)
+    with graph, Witness(ros_domain, METAWORLD) as witness, RunQueue() as run_queue:
+        killer = Killer(graph, manager, witness, run_queue, seed=KILLS)
         kills: list[Kill] = []
         try:
             for moment in moments(KILLS):
@@ -56,8 +56,8 @@ def test_a_killed_rollout_manager_loses_less_than_a_second_whenever_it_is_killed
             print(f"\n{table(kills)}")
         assert_catalogue_is_whole(tmp_path)
     for kill in kills:
-        # A recorder that the machine keeps from running takes nothing meanwhile.
-        assert kill.lost_s < PROMISE_S + kill.stalled_s, asdict(kill)
+        # A recorder that gets no processor takes and writes nothing meanwhile.
+        assert kill.lost_s < PROMISE_S + kill.waited_s, asdict(kill)
     assert sum(kill.kept for kill in kills) > 0
 
 

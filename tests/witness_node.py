@@ -3,7 +3,9 @@
 import contextlib
 import threading
 import time
+from collections import deque
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import rclpy
@@ -20,19 +22,28 @@ Heard = tuple[str, int]
 """Topic and stamp."""
 
 
-class Heartbeat:
-    """Looks at the clock every few milliseconds and notes when it was kept waiting; use as a context manager."""
+class RunQueue:
+    """Notes how long a process waits for a processor though it could run, as Linux counts it; a context manager."""
 
     def __init__(self) -> None:
-        self._late: list[tuple[float, float]] = []
+        self.pid = 0
+        """Of the process that is watched; 0: none."""
+        self._samples: deque[tuple[float, dict[str, int]]] = deque(maxlen=200)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    def stalled(self, within_s: float = 2.0) -> float:
-        """How long it was kept waiting within the last seconds, in seconds."""
-        return sum(late for at, late in list(self._late) if at > time.monotonic() - within_s)
+    def waited(self, within_s: float = 1.5) -> float:
+        """Seconds that the three threads which waited longest, one behind the other, waited in the last time.
 
-    def __enter__(self) -> "Heartbeat":
+        A message passes three on its way to the disk: the one that receives it, the executor's, the recorder's.
+        """
+        samples = [delays for at, delays in list(self._samples) if at > time.monotonic() - within_s]
+        if not samples:
+            return 0.0
+        waits = sorted((delay - samples[0].get(thread, 0) for thread, delay in samples[-1].items()), reverse=True)
+        return sum(waits[:3]) / 1e9
+
+    def __enter__(self) -> "RunQueue":
         self._thread.start()
         return self
 
@@ -41,13 +52,12 @@ class Heartbeat:
         self._thread.join()
 
     def _run(self) -> None:
-        beat_s = 0.005
-        last = time.monotonic()
-        while not self._ended.wait(beat_s):
-            now = time.monotonic()
-            if now - last > 2 * beat_s:
-                self._late.append((now, now - last - beat_s))
-            last = now
+        while not self._ended.wait(0.02):
+            with contextlib.suppress(OSError):  # it has ended, or this system does not count
+                files = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+                delays = {file.parent.name: int(file.read_text().split()[1]) for file in files}
+                if delays:
+                    self._samples.append((time.monotonic(), delays))
 
 
 class Witness:
