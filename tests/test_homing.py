@@ -80,8 +80,10 @@ def test_an_arm_that_is_blocked_is_not_pushed_and_fails_with_where_it_is() -> No
 
 @pytest.mark.parametrize("mode", ["clamp", "reject"])
 def test_the_way_is_the_same_however_the_filter_takes_what_is_too_far(mode: str) -> None:
-    safety = SafetyFilter(ARM, mode)  # type: ignore[arg-type]
-    homing, at = Homing(ARM, safety, 0, 20 * NANOSECONDS), np.array([1.5, -1.5])
+    spec = replace(ARM, action=(ARM.action[0], replace(ARM.action[1], high=0.7)), home={"a": -0.5, "b": 0.7})
+    assert float(spec.action_high[1]) < 0.7, "home is on a limit that float32 cannot hold"
+    safety = SafetyFilter(spec, mode)  # type: ignore[arg-type]
+    homing, at = Homing(spec, safety, 0, 20 * NANOSECONDS), np.array([1.5, -1.5])
     for now in range(0, 10 * NANOSECONDS, ARM.period_ns):
         homing.joints(now, Joints(("a", "b"), at))
         command = homing.step(now)

@@ -106,7 +106,9 @@ class Homing:
         for place, value in self._home.items():
             wanted[place] = value
         at = np.where(np.isfinite(measured), measured, wanted)
-        return np.asarray(np.clip(wanted, at - self._lead, at + self._lead))
+        near = np.clip(wanted, at - self._lead, at + self._lead)
+        # The filter's limits are float32: a home on one of them, 0.04 say, may lie beyond it.
+        return np.asarray(np.clip(near, self._spec.action_low, self._spec.action_high), np.float64)
 
     def _settle(self, now_ns: int, measured: Float64Array, command: SafeCommand) -> None:
         """Whether home is reached: what is sent is there, and the joints have been for a while."""
