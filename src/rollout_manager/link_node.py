@@ -62,7 +62,10 @@ class Link:
         schedule: Schedule,
         recording: LiveRecording,
         patience: Patience,
+        scene: str = "sim_node",
     ) -> None:
+        """Args: scene: the node that sets tries up and judges them."""
+        self._scene = scene
         self._node, self._executor, self._spec = node, executor, spec
         self._schedule, self._recording, self._patience = schedule, recording, patience
         self._driver = DRIVERS[schedule.driver]
@@ -110,7 +113,7 @@ class Link:
         """Wait until simulator and driver answer. Raises: NodeLostError: one does not within the time."""
         self._checkpoint = ""
         deadline = time.monotonic() + timeout_s
-        for name in ("sim_node", self._driver):
+        for name in (self._scene, self._driver):
             while not self._alive(name):
                 if time.monotonic() > deadline:
                     raise NodeLostError(
@@ -132,11 +135,11 @@ class Link:
             "episode_id": attempt.episode_id,
             "attempt": attempt.attempt,
         }
-        self._set("sim_node", changes)
+        self._set(self._scene, changes)
         needed = {topic: {self._node.get_name(), self._driver} for topic in self._inputs}
         if self._schedule.driver == "expert":
             needed = {topic: {self._node.get_name()} for topic in self._inputs}
-        content = self._matched(partial(self._call, "sim_node/reset", Trigger, Trigger.Request()), needed)
+        content = self._matched(partial(self._call, f"{self._scene}/reset", Trigger, Trigger.Request()), needed)
         return TaskInfo(**{f.name: content[f.name] for f in fields(TaskInfo)})
 
     def prepare(self, attempt: Try, info: TaskInfo) -> str:
@@ -163,12 +166,12 @@ class Link:
         return self._checkpoint_digest()
 
     def enable(self) -> None:
-        needed = {ACTION: {"sim_node", self._node.get_name()}, ACTION_CHUNK: {self._node.get_name()}}
+        needed = {ACTION: {self._scene, self._node.get_name()}, ACTION_CHUNK: {self._node.get_name()}}
         self._matched(partial(self._switch, f"{self._driver}/enable", True), needed)
 
     def run(self) -> None:
         self._active_at = time.monotonic()
-        self._switch("sim_node/run", True)
+        self._switch(f"{self._scene}/run", True)
 
     def watch(self) -> Outcome:
         deadline = time.monotonic() + self._patience.try_s
@@ -186,7 +189,7 @@ class Link:
 
     def stop(self) -> None:
         self.disable()
-        last = int(self._switch("sim_node/run", False)["stamp_ns"])
+        last = int(self._switch(f"{self._scene}/run", False)["stamp_ns"])
         if not self._spin(lambda: all(self._stamps.get(t, 0) >= last for t in self._inputs), 2.0):
             late = [t for t in self._inputs if self._stamps.get(t, 0) < last]
             raise NodeLostError(f"the last observation did not arrive on {', '.join(late)}")
@@ -205,7 +208,8 @@ class Link:
                 self._receive(other, other_kind, waiting)
 
     def _receive(self, topic: str, kind: str, cdr: bytes) -> None:
-        self._active_at = time.monotonic()
+        if topic == ACTION or self._scene == "sim_node":  # Other arms sense on, whoever is lost.
+            self._active_at = time.monotonic()
         stamp_ns = stamp_of_cdr(cdr)
         self._stamps[topic] = stamp_ns
         self._recording.record(topic, kind, stamp_ns, cdr)
@@ -264,8 +268,8 @@ class Link:
         about = self._call(f"{self._driver}/describe", Trigger, Trigger.Request())
         if about["spec_digest"] != self._info.spec_digest:
             raise RefusedError(
-                f"{self._driver} is configured for robot '{about['robot']}' ({about['spec_digest']}), but sim_node "
-                f"simulates '{self._info.robot}' ({self._info.spec_digest})"
+                f"{self._driver} is configured for robot '{about['robot']}' ({about['spec_digest']}), but "
+                f"{self._scene} simulates '{self._info.robot}' ({self._info.spec_digest})"
             )
         return str(about["checkpoint_digest"])
 
@@ -279,13 +283,13 @@ class Link:
 
     def _writers(self) -> dict[str, set[bytes]]:
         """The endpoints of either node by which a restarted one is told from the one that was there before."""
-        topics = {"sim_node": JOINT_STATES, self._driver: ACTION}
+        topics = {self._scene: JOINT_STATES, self._driver: ACTION}
         found = {name: self._node.get_publishers_info_by_topic(topic) for name, topic in topics.items()}
         return {name: {bytes(info.endpoint_gid) for info in infos} for name, infos in found.items()}
 
     def _why_silent(self, known: Mapping[str, set[bytes]]) -> str:
         """In words. Args: known: the nodes' endpoints when the try began."""
-        dead = [name for name in ("sim_node", self._driver) if not self._alive(name)]
+        dead = [name for name in (self._scene, self._driver) if not self._alive(name)]
         what = f"nothing happened for {self._patience.stall_s:.0f} s"
         if dead:
             return f"{what}: {' and '.join(dead)} died or hangs"

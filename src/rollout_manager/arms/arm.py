@@ -4,6 +4,8 @@ Its hardware defends itself as Franka's does: a command that jumps further than 
 arm stops where it is and stays there until the fault is cleared.
 """
 
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 from rollout_manager.envs.rendering import OffscreenRenderer, View, import_mujoco
 from rollout_manager.exceptions import SimulatorError
 from vla_policy_node.locations import config_dir
-from vla_policy_node.observation import Float64Array, ImageArray, Joints, Pose
+from vla_policy_node.observation import Float32Array, Float64Array, ImageArray, Joints, Pose
 from vla_policy_node.spec import CameraSpec
 
 SPEEDS = {
@@ -22,6 +24,16 @@ SPEEDS = {
 """rad/s that the Panda's joints can go; Franka's control parameters. Fingers have no such limit here."""
 REFLEX = 1.5
 """How many times as fast as it can go a joint may be commanded before the hardware stops it."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """All of an arm and its scene that a camera can tell."""
+
+    positions: Float64Array
+    """Of everything in the model, (nq,)."""
+    colours: Float32Array
+    """RGBA of its geoms, (ngeom, 4), in [0, 1]."""
 
 
 class Arm:
@@ -34,7 +46,7 @@ class Arm:
             SimulatorError: there is no such model, or it has no such camera.
         """
         self._mujoco = mujoco = import_mujoco()
-        path = Path(model) if Path(model).suffix == ".xml" else config_dir() / "arms" / f"{model}.xml"
+        self._path = path = Path(model) if Path(model).suffix == ".xml" else config_dir() / "arms" / f"{model}.xml"
         try:
             self.model: Any = mujoco.MjModel.from_xml_path(str(path))
         except ValueError as error:
@@ -43,6 +55,7 @@ class Arm:
         self.joints = tuple(self.model.actuator(i).name for i in range(self.model.nu))
         self._qpos = np.array([self.model.joint(name).qposadr[0] for name in self.joints])
         self._qvel = np.array([self.model.joint(name).dofadr[0] for name in self.joints])
+        self._colours = np.array(self.model.geom_rgba)
         self._jump = np.array([REFLEX * SPEEDS.get(name, np.inf) * self.period_s for name in self.joints])
         known = [self.model.camera(i).name for i in range(self.model.ncam)]
         if unknown := [camera.name for camera in cameras if camera.name not in known]:
@@ -58,9 +71,21 @@ class Arm:
         """Time that one `step` takes, in seconds."""
         return float(self.model.opt.timestep)
 
-    def reset(self) -> None:
-        """Everything at its place, the arm at home and at rest."""
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the model's file, its first 16 hex digits."""
+        return hashlib.sha256(self._path.read_bytes()).hexdigest()[:16]
+
+    def reset(self, joints: Float64Array | None = None) -> None:
+        """Everything at its place and at rest, in its own colours; the arm at `joints`, (J,), or at home."""
         self._mujoco.mj_resetDataKeyframe(self.model, self.data, 0)
+        self.model.geom_rgba[:] = self._colours
+        if joints is not None:
+            self.data.qpos[self._qpos] = joints
+        self.settle()
+
+    def settle(self) -> None:
+        """Take over positions that were written into `data`; the arm obeys from where it is."""
         self._mujoco.mj_forward(self.model, self.data)
         self.clear_fault()
 
@@ -101,13 +126,14 @@ class Arm:
         self._mujoco.mju_mat2Quat(quaternion, site.xmat)
         return Pose(site.xpos.copy(), np.roll(quaternion, -1))  # MuJoCo: w first.
 
-    def state(self) -> Float64Array:
-        """Positions of everything in the model, shape (nq,)."""
-        return np.array(self.data.qpos)
+    def sight(self) -> Sight:
+        """What a camera can tell of it now."""
+        return Sight(np.array(self.data.qpos), np.array(self.model.geom_rgba))
 
-    def images_of(self, state: Float64Array) -> dict[str, ImageArray]:
-        """What the cameras would see of a `state` of this model: RGB (height, width, 3) by name."""
-        self.data.qpos[:] = state
+    def images_of(self, sight: Sight) -> dict[str, ImageArray]:
+        """What the cameras see of a `sight` of this model: RGB (height, width, 3) by name. The arm is moved there."""
+        self.data.qpos[:] = sight.positions
+        self.model.geom_rgba[:] = sight.colours
         self._mujoco.mj_kinematics(self.model, self.data)
         self._mujoco.mj_camlight(self.model, self.data)
         if self._renderer is None:
