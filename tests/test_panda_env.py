@@ -14,7 +14,7 @@ from rollout_manager.decisions import DecisionLog
 from rollout_manager.drivers import ExpertDriver, NoDriver
 from rollout_manager.env import StepResult
 from rollout_manager.envs.panda import PandaEnv
-from rollout_manager.envs.panda_tasks import COLOURS, TASKS, Tabletop, check_task, judge, set_up
+from rollout_manager.envs.panda_tasks import COLOURS, TASKS, Judge, Tabletop, check_task, set_up
 from rollout_manager.envs.registry import make_env
 from rollout_manager.envs.tasks import find_tasks
 from rollout_manager.exceptions import SimulatorError
@@ -38,12 +38,12 @@ def env() -> Iterator[PandaEnv]:
     made.close()
 
 
-def shown(env: PandaEnv, task: str, seed: int, steps: int = 400) -> tuple[DecisionLog, StepResult]:
-    """What the expert does of a task, and how it stands then."""
+def shown(env: PandaEnv, task: str, seed: int) -> DecisionLog:
+    """What the expert does of a task."""
     log = DecisionLog()
     driver = ExpertDriver(Demonstrator(make_expert("panda"), SPEC, ActionNoise(SPEC, 0.0)))
-    run_episode(env, driver, new_header(env, task, seed, driver="expert"), steps, [log])
-    return log, env.judge()
+    run_episode(env, driver, new_header(env, task, seed, driver="expert"), env.default_time_limit(task), [log])
+    return log
 
 
 def test_it_is_there_by_name_with_a_suite_of_its_own() -> None:
@@ -136,11 +136,11 @@ def test_the_environment_steps_as_a_stepped_arm_does(env: PandaEnv) -> None:
 
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_the_expert_succeeds_in_motions_that_the_safety_filter_lets_pass(env: PandaEnv, task: str) -> None:
-    log, _ = shown(env, task, seed=1)
+    log = shown(env, task, seed=1)
     safety, expert = SafetyFilter(SPEC), make_expert("panda")
     env.reset(task, 1)
     expert.reset(task, 1)
-    result = env.judge()
+    result = StepResult(False, 0.0)
     for decision in log.decisions:
         action = expert.act(env.privileged_state())
         assert np.array_equal(action, decision.action)
@@ -153,20 +153,26 @@ def test_the_expert_succeeds_in_motions_that_the_safety_filter_lets_pass(env: Pa
 
 
 def test_what_is_progress_by_hand() -> None:
+    def judged(task: str, table: Tabletop, fault: str = "") -> StepResult:
+        return Judge(TASKS[task]).step(table, fault)
+
     start, line = np.array([0.5, 0.0, 0.025]), 0.62
     at = Tabletop(np.array([0.5, 0.0, 0.125]), start, start, line)
-    assert judge(TASKS["reach_cube"], at, "").success
-    beside = replace(at, hand=np.array([0.5, 0.021, 0.125]))
-    assert judge(TASKS["reach_cube"], beside, "").progress == pytest.approx(1 - 0.021 / 0.4)
+    beside = replace(at, hand=np.array([0.5, 0.04, 0.125]))
+    assert judged("reach_cube", beside).progress == pytest.approx(1 - 0.04 / 0.4)
     half = replace(at, cube=np.array([0.5 + 0.145 / 2, 0.0, 0.025]))
-    assert judge(TASKS["push_cube"], half, "").progress == pytest.approx(0.5)
-    assert judge(TASKS["push_cube"], replace(at, cube=np.array([0.646, 0.0, 0.025])), "").success
-    assert judge(
-        TASKS["lift_cube"], replace(at, cube=np.array([0.5, 0.0, 0.025 + 0.02])), ""
-    ).progress == pytest.approx(0.25)
-    fallen = judge(TASKS["push_cube"], replace(at, cube=np.array([1.1, 0.0, -0.3])), "")
+    assert judged("push_cube", half).progress == pytest.approx(0.5)
+    assert judged("push_cube", replace(at, cube=np.array([0.646, 0.0, 0.025]))).success
+    lifted = replace(at, cube=np.array([0.5, 0.0, 0.025 + 0.02]))
+    assert judged("lift_cube", lifted).progress == pytest.approx(0.25)
+    fallen = judged("push_cube", replace(at, cube=np.array([1.1, 0.0, -0.3])))
     assert (fallen.success, fallen.failure) == (False, True)
-    assert judge(TASKS["reach_cube"], beside, "joint 3 was commanded too fast").failure
+    assert judged("reach_cube", beside, "joint 3 was commanded too fast").failure
+    held = Judge(TASKS["reach_cube"])
+    nine = [held.step(at, "").success for _ in range(9)]
+    away = held.step(beside, "").success
+    assert not any([*nine, away]), "it has to stay there for ten periods in a row"
+    assert [held.step(at, "").success for _ in range(10)] == [*[False] * 9, True]
 
 
 def test_without_a_driver_the_arm_holds_where_it_is(env: PandaEnv) -> None:

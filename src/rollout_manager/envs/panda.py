@@ -12,7 +12,7 @@ from rollout_manager.arms.arm import Arm
 from rollout_manager.arms.controlled_arm import ControlledArm
 from rollout_manager.env import Landmarks, StepResult
 from rollout_manager.envs.landmarks import model_landmarks
-from rollout_manager.envs.panda_tasks import TASKS, TabletopTask, check_model, check_task, judge, look, set_up
+from rollout_manager.envs.panda_tasks import TASKS, Judge, TabletopTask, check_model, check_task, look, set_up
 from rollout_manager.exceptions import SimulatorError
 from vla_policy_node.command_messages import command_message
 from vla_policy_node.messages import rosbags_maker
@@ -73,7 +73,7 @@ class PandaEnv:
         if seed < 0:
             raise SimulatorError(f"panda: seed {seed} is negative; valid are 0, 1, 2, ...")
         set_up(self._arm, found, seed)
-        self._task, self._now_ns = found, 0
+        self._task, self._judge, self._now_ns = found, Judge(found), 0
         self._start = np.array(self._arm.data.joint("cube").qpos[:3])
         self._moved.restart(0)
 
@@ -92,8 +92,9 @@ class PandaEnv:
         return self.judge()
 
     def judge(self) -> StepResult:
-        """How the try stands now. Raises: SimulatorError: not reset."""
-        return judge(self._ready(), look(self._arm, self._start), self._arm.fault)
+        """How the try stands after one more period. Raises: SimulatorError: not reset."""
+        self._ready()
+        return self._judge.step(look(self._arm, self._start), self._arm.fault)
 
     @property
     def fault(self) -> str:

@@ -19,8 +19,8 @@ ARM_SPREAD = 0.08
 """rad by which each joint of the arm may begin beside its place at home."""
 HOVER = 0.10
 """m above the cube's middle at which the hand has reached it."""
-NEAR, NEAR_UP = 0.02, 0.03
-"""m, to the side and up or down, at which the hand is where it should be."""
+NEAR, NEAR_UP = 0.025, 0.04
+"""m, to the side and up or down, at which the hand is where it should be: to the side no further than the cube goes."""
 LIFT = 0.08
 """m that the cube is to be lifted."""
 FLOOR = -0.05
@@ -57,6 +57,8 @@ class TabletopTask:
     """Partial credit; from 1 on the task is solved."""
     line: bool = False
     """Whether the line is to be seen."""
+    steps: int = 1
+    """For how many in a row it has to be solved: a hand that flies by holds nowhere."""
 
 
 def reached(table: Tabletop) -> float:
@@ -80,7 +82,7 @@ def lifted(table: Tabletop) -> float:
 
 
 TASKS = {
-    "reach_cube": TabletopTask("hold the hand above the cube", 150, (0.42, -0.15), (0.6, 0.15), reached),
+    "reach_cube": TabletopTask("hold the hand above the cube", 150, (0.44, -0.12), (0.56, 0.12), reached, steps=10),
     "push_cube": TabletopTask(
         "push the cube beyond the white line", 240, (0.46, -0.12), (0.53, 0.12), pushed, line=True
     ),
@@ -124,8 +126,15 @@ def look(arm: Arm, start: Float64Array) -> Tabletop:
     return Tabletop(hand, cube, start, float(arm.model.geom("line").pos[0]))
 
 
-def judge(task: TabletopTask, table: Tabletop, fault: str) -> StepResult:
-    """How the try stands. Args: fault: why the arm's hardware has stopped it; nothing is solved any more then."""
-    progress = min(1.0, max(0.0, task.progress(table)))
-    fallen = bool(table.cube[2] < FLOOR)
-    return StepResult(progress >= 1.0 and not fallen, progress, failure=fallen or bool(fault))
+class Judge:
+    """How a try stands, period by period."""
+
+    def __init__(self, task: TabletopTask) -> None:
+        self._task, self._solved = task, 0
+
+    def step(self, table: Tabletop, fault: str) -> StepResult:
+        """After one more period. Args: fault: why the hardware has stopped the arm; nothing is solved any more then."""
+        progress = min(1.0, max(0.0, self._task.progress(table)))
+        failed = bool(table.cube[2] < FLOOR) or bool(fault)
+        self._solved = self._solved + 1 if progress >= 1.0 and not failed else 0
+        return StepResult(self._solved >= self._task.steps, progress, failed)

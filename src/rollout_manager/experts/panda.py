@@ -19,6 +19,10 @@ SHARES = {"velocity": 0.85, "acceleration": 0.4, "jerk": 0.2}
 """Of the robot's motion limits, so that its safety filter has nothing to slow down."""
 ARRIVED = 0.015
 """rad at which the joints are where they were commanded."""
+ASIDE = 0.06
+"""m to the side, and up, by which the hand first misses where it goes: it shows the way back from there."""
+STAY = 1000
+"""Steps that the hand stays where all is done."""
 LOW = 0.03
 """m above the table at which the hand pushes."""
 BEHIND = 0.07
@@ -59,6 +63,7 @@ class PandaExpert:
         """Raises: SimulatorError: unknown task."""
         check_task(task)
         self._task, self.trouble = task, ""
+        self._random = np.random.default_rng([seed, 1])
         self._plan: list[Waypoint] = []
         self._begun = False
 
@@ -109,19 +114,23 @@ class PandaExpert:
 
     def _plan_for(self, cube: Float64Array) -> list[Waypoint]:
         x, y, z = cube
+        aside = self._random.uniform((-ASIDE, -ASIDE, 0), ASIDE)
         if self._task == "reach_cube":
-            return [Waypoint(np.array([x, y, z + HOVER]), OPEN)]
+            above = np.array([x, y, z + HOVER])
+            return [Waypoint(above + aside, OPEN), Waypoint(above, OPEN, stay=STAY)]
         if self._task == "push_cube":
             behind = x - BEHIND
             return [
+                Waypoint(np.array([behind, y, z + HOVER]) + aside, BROOM),
                 Waypoint(np.array([behind, y, z + HOVER]), BROOM),
                 Waypoint(np.array([behind, y, LOW]), BROOM),
                 Waypoint(np.array([(behind + GOAL_X) / 2, y, LOW]), BROOM),
                 Waypoint(np.array([GOAL_X - HALF_CUBE, y, LOW]), BROOM),
             ]
         return [
+            Waypoint(np.array([x, y, z + HOVER]) + aside, OPEN),
             Waypoint(np.array([x, y, z + HOVER]), OPEN),
             Waypoint(np.array([x, y, z]), OPEN),
             Waypoint(np.array([x, y, z]), CLOSED, stay=5),
-            Waypoint(np.array([x, y, z + 1.5 * LIFT]), CLOSED),
+            Waypoint(np.array([x, y, z + 1.5 * LIFT]), CLOSED, stay=15),
         ]
