@@ -25,8 +25,8 @@ THERE = 0.02
 """How far a joint may be from where the recording began, in its unit, when it is played: servos lag and sag."""
 APPROACH_SLACK_S = 5.0
 """How much longer than at an even speed the approach may take before it is given up."""
-SILENCE_NS = NANOSECONDS // 2
-"""Age of the last joint states at which the arm is stopped, where the robot's file says nothing stricter."""
+GONE_NS = NANOSECONDS // 2
+"""Age of the last joint states at which the replay ends; from `RobotSpec.max_silence_s` on it waits for them."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ class ArmReplay:
         slow = tuple(replace(d, velocity=d.velocity * config.approach) for d in spec.action)
         self._slow = SafetyFilter(replace(spec, action=slow))
         self._safety = self._slow
-        self._silent_ns = min(SILENCE_NS, int(min(spec.max_silence_s, 1e3) * NANOSECONDS))
-        self._begun_ns = 0
+        self._silent_ns = min(GONE_NS, int(min(spec.max_silence_s, 1e3) * NANOSECONDS))
+        self._begun_ns = self._ticked_ns = 0
         self.report = ArmReplayReport(errors={d.joint: [] for d in spec.action})
         self.phase: Phase = "approach"
 
@@ -164,13 +164,18 @@ class ArmReplay:
             joints: the newest joint states, and `joints_ns` when they were heard.
             stopped: why the arm must stop; it brakes, and the replay ends with it.
         """
-        if now_ns - joints_ns > self._silent_ns:
-            stopped = (*stopped, f"joint states: the last are {(now_ns - joints_ns) / 1e6:.0f} ms old")
-        if stopped:
-            self._stop("; ".join(stopped))
+        age_ns, since_ns = now_ns - joints_ns, now_ns - (self._ticked_ns or now_ns)
+        self._ticked_ns = now_ns
+        silence = f"joint states: the last are {age_ns / 1e6:.0f} ms old"
+        if stopped or age_ns > GONE_NS:
+            self._stop("; ".join([*stopped, *[silence] * (age_ns > GONE_NS)]))
         if self.phase == "stop":
             return self._brake(now_ns)
         self._begun_ns = self._begun_ns or now_ns
+        if age_ns > self._silent_ns and self._safety.located:
+            self._begun_ns += since_ns  # The recording waits, and goes on where it was.
+            self.report.limited["joint states: late"] += 1
+            return self._safety.hold((silence,), now_ns)
         seen = self._proprioception(joints)
         if self.phase == "approach":
             command = self._safety.check(self._recording.actions[0], (), seen, now_ns)

@@ -201,7 +201,7 @@ def _arm_text(report: "ArmReplayReport", actions: int) -> str:
         known = [abs(error) for error in errors if error == error]
         mean, most = (f"{sum(known) / len(known):.4f}", f"{max(known):.4f}") if known else ("-", "-")
         lines.append(f"{joint:<22} {mean:>9} {most:>9}")
-    lines += [f"limited {times} times: {what}" for what, times in report.limited.most_common()]
+    lines += [f"limited or held {times} times: {what}" for what, times in report.limited.most_common()]
     lines.append(f"{report.sent} commands sent for {actions} recorded actions")
     lines.append(f"STOPPED: {report.ended}" if report.ended else "played to the end")
     return "\n".join(lines)
