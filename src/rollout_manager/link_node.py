@@ -69,12 +69,14 @@ class Link:
         schedule: Schedule,
         recording: LiveRecording,
         patience: Patience,
+        scene: str = "sim_node",
     ) -> None:
+        """Args: scene: the node that sets tries up and judges them; of a physical arm the operator's station does."""
         self._node, self._executor, self._spec = node, executor, spec
         self._schedule, self._recording, self._patience = schedule, recording, patience
         self._driver = DRIVERS[schedule.driver]
         self._calls = Calls(node, executor, patience.service_s)
-        self._scene, self._station = "sim_node", None
+        self._scene, self._station = scene, None
         if schedule.environment == ROBOT:
             self._scene, self._station = STATION, StationLink(node)
             recording.judged_by("operator")
@@ -223,7 +225,9 @@ class Link:
                 self._receive(other, other_kind, waiting)
 
     def _receive(self, topic: str, kind: str, cdr: bytes) -> None:
-        if topic == ACTION or not self._station:  # A physical arm senses on, whoever is lost; what drives it says so.
+        if (
+            topic == ACTION or self._scene == "sim_node"
+        ):  # Other arms sense on, whoever is lost; what drives them says so.
             self._active_at = time.monotonic()
         stamp_ns = stamp_of_cdr(cdr)
         self._stamps[topic] = stamp_ns

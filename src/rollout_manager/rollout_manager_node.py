@@ -40,6 +40,7 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
     "checkpoint": ("", "folder of the checkpoint; overrides the schedule's"),
     "robot": ("", "name in config/robots/, or the path of a robot's YAML file; empty: the environment's own"),
     "mode": ("lockstep", "what the simulator runs in: lockstep or real_time; noted in the bags"),
+    "simulator": ("sim_node", "node that sets tries up and judges them: sim_node, or arm_node in real time"),
     "output": ("runs/rollouts", "folder of the bags"),
     "results": ("", "CSV file, a row a try; empty: results.csv in the folder of the bags"),
     "record": ("all", "all: every try becomes a bag; none: only a row in the results"),
@@ -49,7 +50,12 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
     "try_timeout_s": (600.0, "wall-clock limit of one try"),
     "max_aborted": (5, "tries aborted in a row before the manager gives up"),
 }
-CHOICES = {"mode": ("lockstep", "real_time"), "record": ("all", "none"), "driver": ("policy", "expert", "human")}
+CHOICES = {
+    "simulator": ("sim_node", "arm_node"),
+    "mode": ("lockstep", "real_time"),
+    "record": ("all", "none"),
+    "driver": ("policy", "expert", "human"),
+}
 
 
 class RolloutManager:
@@ -72,7 +78,12 @@ class RolloutManager:
         patience = Patience(
             self._get("service_timeout_s"), self._get("stall_timeout_s"), self._start_s, self._get("try_timeout_s")
         )
-        self._link = Link(node, executor, self._spec, self._schedule, self._recording, patience)
+        scene = self._get("simulator")
+        if scene == "arm_node" and (self._mode != "real_time" or self._schedule.driver != "policy"):
+            raise ScheduleError(
+                "arm_node runs in real time and is driven by a policy: set mode real_time, driver policy"
+            )
+        self._link = Link(node, executor, self._spec, self._schedule, self._recording, patience, scene)
         self._aborted_in_a_row = 0
 
     def run(self) -> None:

@@ -3,9 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import rclpy
@@ -16,12 +14,12 @@ from rollout_manager.env import Env
 from rollout_manager.envs.registry import ENVIRONMENTS, make_env
 from rollout_manager.episode import Outcome
 from rollout_manager.exceptions import RolloutError, SimulatorError
-from rollout_manager.simulation import Simulation, state_to_message
+from rollout_manager.simulation import TRY_PARAMETERS, Simulation, outcome_text, refusal, state_to_message
 from vla_policy_node.commands import action_from_message
 from vla_policy_node.end_effector import make_safety_filter
 from vla_policy_node.exceptions import MessageError, PolicyNodeError
 from vla_policy_node.messages import readings_to_messages, text_to_message
-from vla_policy_node.observation import Float32Array
+from vla_policy_node.observation import Float32Array, proprioception_of
 from vla_policy_node.ros_node import (
     check_choices,
     declare,
@@ -51,11 +49,7 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
     "robot": ("", "name in config/robots/, or the path of a robot's YAML file; empty: the environment's own"),
     "rules": ("", "YAML file of success rules; empty: the simulator's own"),
     "mode": ("lockstep", "lockstep: a step for every command; real_time: a step every period"),
-    "task": ("", "task that ~/reset sets up, by its full name"),
-    "seed": (0, "initial state that ~/reset sets up"),
-    "time_limit_steps": (0, "steps after which the try is truncated; 0: the task's own limit"),
-    "episode_id": ("", "name of the try, told again with its outcome"),
-    "attempt": (0, "which try from this initial state it is, told again with its outcome"),
+    **TRY_PARAMETERS,
     "command_timeout_s": (0.5, "real time: age after which a command counts for nothing and the arm holds"),
 }
 UNNAMED = "UNKNOWN"
@@ -75,7 +69,7 @@ class SimNode:
         started = time.monotonic()
         spec = load_spec(self._get("robot") or self._get("environment"))
         self._env: Env = make_env(self._get("environment"), spec, self._get("rules"))
-        self._simulation = Simulation(self._env)
+        self._simulation = Simulation(self._env) if self._lockstep else Simulation(self._env, apart_ns=0)
         self._refuse_second(started)
         self._make = rclpy_maker()
         self._publishers = {topic: self._publisher(topic, kind) for topic, kind in self._topics().items()}
@@ -127,15 +121,12 @@ class SimNode:
             time.sleep(0.02)
 
     def _on_parameters(self, changes: list[Any]) -> Any:
-        reason = ""
         for change in changes:
             if change.name in ("environment", "robot", "rules", "mode") and change.value != self._get(change.name):
-                reason = f"{change.name} is fixed when the node starts (now '{self._get(change.name)}')"
-            elif change.name == "task" and change.value not in ("", *self._env.tasks):
-                reason = _error_of(partial(self._env.instruction, change.value))
-            elif change.name in ("seed", "time_limit_steps") and change.value < 0:
-                reason = f"{change.name} {change.value} is negative"
-        return result(reason)
+                return result(f"{change.name} is fixed when the node starts (now '{self._get(change.name)}')")
+            if reason := refusal(self._env, change.name, change.value):
+                return result(reason)
+        return result("")
 
     def _on_reset(self, request: Any, response: Any) -> Any:
         self._running = False
@@ -193,7 +184,15 @@ class SimNode:
         limit_ns = self._get("command_timeout_s") * NANOSECONDS
         fresh = self._command is not None and self._now() - self._command[0] <= limit_ns
         action = self._command[1] if fresh and self._command is not None else None
-        self._step(self._safety.check(action, () if fresh else ("no fresh command",)).action)
+        reasons = () if fresh else ("no fresh command",)
+        self._step(self._safety.check(action, reasons, self._proprioception()).action)
+
+    def _proprioception(self) -> Float32Array | None:
+        """Where a robot commanded by position stands; None for others."""
+        if not self._safety.watches_joints:
+            return None
+        readings = self._env.read(cameras=False)
+        return proprioception_of(self._env.spec, readings.joints, readings.ee_pose)
 
     def _step(self, action: Float32Array) -> None:
         try:
@@ -207,8 +206,7 @@ class SimNode:
 
     def _end(self, outcome: Outcome) -> None:
         about = {name: self._get(name) for name in ("episode_id", "task", "seed", "attempt")}
-        content = about | outcome.to_dict()
-        self._publishers[OUTCOME].publish(text_to_message(self._make, json.dumps(content, sort_keys=True)))
+        self._publishers[OUTCOME].publish(text_to_message(self._make, outcome_text(about, outcome)))
 
     def _publish_observation(self) -> None:
         """Everything the arm senses, all with one stamp; the policy's own topics come last."""
@@ -222,14 +220,6 @@ class SimNode:
 
     def _now(self) -> int:
         return int(self.node.get_clock().now().nanoseconds)
-
-
-def _error_of(attempt: Callable[[], object]) -> str:
-    try:
-        attempt()
-    except RolloutError as error:
-        return str(error)
-    return ""
 
 
 def main() -> int:
