@@ -6,8 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks._chunking_task import SteeringPolicy, Synchronous
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from _chunking_task import SteeringPolicy, Synchronous
 
 from vla_policy_node import chunking, policy_loading, policy_node, policy_parameters
 from vla_policy_node.control import Step

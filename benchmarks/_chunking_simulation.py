@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks._chunking_task import HOME, JOINTS, SteeringPolicy, Synchronous, hands, make_task
-from benchmarks._chunking_tries import EVERY, STAYS_S, TIME_S, WAYS, Case, Hand, Sent, Try, arrived, judged
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from _chunking_task import HOME, JOINTS, SteeringPolicy, Synchronous, hands, make_task
+from _chunking_tries import EVERY, STAYS_S, TIME_S, WAYS, Case, Hand, Sent, Try, arrived, judged
 
 from rollout_manager.arms.arm import Arm
 from rollout_manager.arms.controllers import JointTrajectoryController

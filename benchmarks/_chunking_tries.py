@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks._chunking_task import JOINTS, OBSTACLE, Head, Task, hands
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from _chunking_task import JOINTS, OBSTACLE, Head, Task, hands
 
 from trainer.plotting import FAINT, as_svg, new_figures
 from trainer.statistics import wilson

@@ -41,11 +41,11 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks._chunking_policy_node import RECORD
-from benchmarks._chunking_simulation import simulated
-from benchmarks._chunking_task import HOME, JOINTS, hands, make_task
-from benchmarks._chunking_tries import (
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from _chunking_policy_node import RECORD
+from _chunking_simulation import simulated
+from _chunking_task import HOME, JOINTS, hands, make_task
+from _chunking_tries import (
     DELAYS_MS,
     EVERY,
     STAYS_S,
