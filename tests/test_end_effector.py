@@ -30,7 +30,8 @@ class Panda:
 
     def __init__(self, spec: RobotSpec = FREE, mode: LimitMode = "clamp", joints: Floats = HOME) -> None:
         self.spec, self.gate = spec, make_safety_filter(spec, mode)
-        self.joints, self.sent, self.reasons = joints, [joints], [()]
+        self.joints, self.sent = joints, [joints]
+        self.reasons: list[tuple[str, ...]] = [()]
         self.follows = True
 
     def tell(self, displacement: Any, ticks: int = 1) -> "Panda":
@@ -206,7 +207,7 @@ def table_distance(spec: RobotSpec, joints: Floats) -> float:
     arm.hand(joints)
     table = arm.model.geom("table").id
     geoms = [g for g in range(arm.model.ngeom) if "finger" in arm.model.body(arm.model.geom_bodyid[g]).name]
-    return min(arm.mujoco.mj_geomDistance(arm.model, arm.data, g, table, 1.0, None) for g in geoms)
+    return min(float(arm.mujoco.mj_geomDistance(arm.model, arm.data, g, table, 1.0, None)) for g in geoms)
 
 
 @pytest.mark.parametrize(("clearance", "least", "most"), [(0.02, 0.0195, 0.03), (0.0, -1.0, -0.03)])

@@ -28,7 +28,7 @@ def test_it_loads_round_trips_and_can_be_guarded(name: str) -> None:
     assert RobotSpec.from_dict(yaml.safe_load(yaml.safe_dump(spec.to_dict()))) == spec
     assert spec.digest == DIGESTS.get(name, spec.digest)
     for mode in ("clamp", "reject"):
-        gate = make_safety_filter(spec, mode)  # type: ignore[arg-type]
+        gate = make_safety_filter(spec, mode)
         assert isinstance(gate, EndEffectorFilter) == (name == "panda_ee")
         assert gate.watches_joints == any(d.joint for d in spec.commanded)
 
