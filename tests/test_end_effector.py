@@ -111,10 +111,9 @@ def test_another_arm_is_displaced_as_well() -> None:
 
 def test_an_arm_whose_urdf_has_no_shapes_is_displaced_too(tmp_path: Path) -> None:
     (tmp_path / "two.urdf").write_text(URDF)
-    limits = {"velocity": 1.0, "acceleration": 5.0}
     joints = (
-        ActionDimension("turn", "rad", -1, 2, "last", joint="turn", **limits),
-        ActionDimension("slide", "m", 0, 0.4, "last", joint="slide", **limits),
+        ActionDimension("turn", "rad", -1, 2, "last", velocity=1, acceleration=5, joint="turn"),
+        ActionDimension("slide", "m", 0, 0.4, "last", velocity=1, acceleration=5, joint="slide"),
     )
     arm = ArmModel(KinematicsSpec(str(tmp_path / "two.urdf"), "tool", "stand"), joints)
     inverse, at = InverseKinematics(arm, PERIOD, 0.01), np.array([0.2, 0.1])
