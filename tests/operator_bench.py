@@ -1,6 +1,7 @@
 """A stand-in arm, a policy and an operator's station as real processes, and an operator with a gamepad to work them."""
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -103,6 +104,25 @@ class Operator:
             )
             self.client.spin(1 / 30)
 
+    def turn(self, far: float) -> None:
+        """Take over and turn joint 1 at 0.5 rad/s, until it is so far from home, rad."""
+        deadline = time.monotonic() + 40.0
+        while self.joints()[0] < far:
+            assert time.monotonic() < deadline, "it does not turn"
+            self.hold(0.3, (1.0,), [TAKE_OVER])
+
+    def rest(self) -> Any:
+        """Wait until the arm has come to rest, and see that it stays there; where it is, (7,), rad."""
+        deadline, still = time.monotonic() + 20.0, 0
+        at = self.joints()
+        while still < 3:
+            assert time.monotonic() < deadline, "it does not come to rest"
+            self.client.spin(0.5)
+            now = self.joints()
+            still = still + 1 if np.abs(now - at).max() < 1e-3 else 0
+            at = now
+        return at
+
     def joints(self) -> Any:
         """Where the arm's joints are measured, (7,), rad."""
         self.client.received[JOINT_STATES].clear()
@@ -119,7 +139,7 @@ def bench(folder: Path, domain: int, teleop: bool = False, **station: Any) -> It
     nodes: dict[str, dict[str, Any]] = {
         "arm": {"robot": str(robot)},
         "policy": {"robot": str(robot), "mode": "real_time"},
-        "station": {"robot": str(robot), **station},
+        "station": {"robot": str(robot), "time_limit_s": 300.0, **station},
     }
     if teleop:
         nodes["teleop"] = {"robot": str(robot), "mapping": "panda"}

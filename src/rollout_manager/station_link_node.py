@@ -36,10 +36,13 @@ class StationLink:
         self._heard_s, self._beat_s = time.monotonic(), 0.0
 
     def beat(self, episode_id: str) -> None:
-        """Say that a try is recorded. Raises: NodeLostError: the station is silent."""
+        """Say that a try is recorded. Raises: NodeLostError: the station is silent, or knows nothing of the try."""
         now_s = time.monotonic()
         if now_s - self._heard_s > SILENT_S:
             raise NodeLostError(f"{STATION} died or hangs: nothing heard of it for {SILENT_S:.0f} s")
+        if self.state is not None and self.state.phase not in ("ready", "running", "ended"):
+            # One that was started again, or that has not heard from here for too long: it will not end the try.
+            raise NodeLostError(f"{STATION} died and was started again, or gave the try up: {self.state.prompt}")
         if now_s - self._beat_s >= BEAT_S:
             self._beat_s = now_s
             self._recording.publish(text_to_message(self._make, episode_id))
