@@ -7,6 +7,8 @@ CHECKED := $(wildcard src tests benchmarks launch setup.py)
 WORKERS ?= 2
 PYTEST ?=
 DEMO ?=
+KILLS ?= 200
+MINUTES ?= 60
 
 # Off-screen rendering without a display, unless the user chose otherwise (egl on a GPU).
 export MUJOCO_GL ?= osmesa
@@ -17,7 +19,7 @@ export PYTHONUNBUFFERED := 1
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup libero libero-assets demo demo-quick test format format-check lint types pytest bench clean
+.PHONY: help setup libero libero-assets demo demo-quick test format format-check lint types pytest bench kills soak clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -56,8 +58,14 @@ pytest: libero
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 
 bench: setup  ## measure what docs/results.md states
-	@for script in benchmarks/*.py; do case $$script in */_*|*/conftest.py|*/libero_expert.py) continue;; esac; \
+	@for script in benchmarks/*.py; do case $$script in */_*|*/conftest.py|*/libero_expert.py|*/soak_node.py) continue;; esac; \
 	    echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+kills: setup  ## kill recorders 200 times (KILLS=...), about 15 minutes; prints what was lost
+	ENCORE_KILLS=$(KILLS) $(BIN)/python -m pytest tests/test_recorder_kills.py -s
+
+soak: setup  ## a policy drives for an hour (MINUTES=...): does anything leak, drift or get lost? See runs/soak
+	$(BIN)/python benchmarks/soak_node.py --minutes $(MINUTES)
 
 clean:  ## remove .venv and everything that is built; runs, demo and demo-quick stay
 	rm -rf .venv build install log .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

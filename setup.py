@@ -14,6 +14,9 @@ NODES = {
     "rollout_manager_node": "rollout_manager.rollout_manager_node",
     "replay_node": "rollout_manager.replay_node",
     "arm_node": "rollout_manager.arm_node",
+    "station_node": "rollout_manager.station_node",
+    "operator_node": "rollout_manager.operator_node",
+    "teleop_node": "rollout_manager.teleop_node",
 }
 COMMANDS = {"encore": "trainer.cli"}
 
@@ -27,6 +30,7 @@ REQUIREMENTS = [
     "matplotlib>=3.8",
     "mcap>=1.2",
     "metaworld>=3.0,<4",
+    "mink>=0.0.13,<1",
     "mujoco>=3.3.0,<3.4",
     "numpy>=2.0",
     "opencv-python>=4.10",

@@ -36,16 +36,10 @@ from typing import Any
 import numpy as np
 import rclpy
 import yaml
-from rcl_interfaces.srv import SetParameters
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.parameter import Parameter
-from std_srvs.srv import SetBool, Trigger
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks._chunking_policy_node import RECORD
-from benchmarks._chunking_simulation import simulated
-from benchmarks._chunking_task import HOME, JOINTS, hands, make_task
-from benchmarks._chunking_tries import (
+from _chunking_policy_node import RECORD
+from _chunking_simulation import simulated
+from _chunking_task import HOME, JOINTS, hands, make_task
+from _chunking_tries import (
     DELAYS_MS,
     EVERY,
     STAYS_S,
@@ -59,6 +53,10 @@ from benchmarks._chunking_tries import (
     plot,
     table,
 )
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool, Trigger
 
 from rollout_manager.graph import PARENT_VARIABLE, Graph, GraphConfig, NodeConfig, ros_environment
 from vla_policy_node.command_messages import COMMAND_TYPES

@@ -20,12 +20,12 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
+sys.path.insert(0, str(ROOT / "src"))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from benchmarks.bench_dataset import CHUNK, SPEC, write_bag, write_result  # noqa: E402
+from bench_dataset import CHUNK, SPEC, write_bag, write_result  # noqa: E402
 
 from trainer.config import AugmentationConfig, TrainingConfig  # noqa: E402
 from trainer.dataset import Batch, WindowDataset, load_episodes  # noqa: E402

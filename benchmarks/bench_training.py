@@ -14,12 +14,12 @@ from itertools import product
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
+sys.path.insert(0, str(ROOT / "src"))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from benchmarks.bench_dataset import SPEC, write_bag, write_result  # noqa: E402
-from benchmarks.bench_features import TimedSampler  # noqa: E402
+from bench_dataset import SPEC, write_bag, write_result  # noqa: E402
+from bench_features import TimedSampler  # noqa: E402
 
 from trainer.config import AugmentationConfig, Precision, TrainingConfig  # noqa: E402
 from trainer.dataset import WindowDataset, load_episodes  # noqa: E402

@@ -1,25 +1,30 @@
 """The policy on a real arm: `ros2 launch encore robot.launch.py robot:=my_arm.yaml checkpoint:=runs/best`.
 
 The robot's own driver publishes its cameras, /joint_states and /ee_pose, and obeys /action. Nothing moves before
-`ros2 service call /policy_node/enable std_srvs/srv/SetBool "{data: true}"`. Ends with an error if the node dies.
+`ros2 service call /policy_node/enable std_srvs/srv/SetBool "{data: true}"`. With `station:=true` there is an operator's
+station as well, and with `teleop:=<mapping>` the arm can be driven by hand. Ends with an error if a node dies.
 """
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, RegisterEventHandler, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, RegisterEventHandler, SetEnvironmentVariable
 from launch.event_handlers import OnProcessExit
 from launch.events.process import ProcessExited
 from launch.launch_context import LaunchContext
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 
 from vla_policy_node.locations import config_dir
 
 ARGUMENTS = {
     "robot": "name in config/robots/, or the path of the robot's YAML file",
-    "checkpoint": "folder of the checkpoint",
 }
 DEFAULTS = {
+    "checkpoint": ("", "folder of the checkpoint; empty: one is set later, or a human drives"),
+    "station": ("false", "true: an operator's station, for rollouts with the rollout manager"),
+    "teleop": (
+        "",
+        "name in config/teleop/, or the path of a YAML file: drive by hand with a gamepad on /joy; empty: no",
+    ),
     "mode": ("real_time", "real_time: a command every period, holding if need be; lockstep only for simulators"),
     "device": ("cpu", "where the network runs: cpu, cuda, ..."),
     "domain": ("0", "ROS_DOMAIN_ID"),
@@ -30,15 +35,6 @@ DEFAULTS = {
 def generate_launch_description() -> LaunchDescription:
     """What `ros2 launch` runs."""
     profile = str(config_dir() / "fastdds_shm.xml")
-    names = ("robot", "checkpoint", "mode", "device")
-    parameters = {name: ParameterValue(LaunchConfiguration(name), value_type=str) for name in names}
-    policy = Node(
-        package="encore",
-        executable="policy_node",
-        name="policy_node",
-        output="screen",
-        parameters=[str(config_dir() / "nodes" / "policy_node.yaml"), parameters],
-    )
     return LaunchDescription(
         [
             *[DeclareLaunchArgument(name, description=text) for name, text in ARGUMENTS.items()],
@@ -47,14 +43,32 @@ def generate_launch_description() -> LaunchDescription:
             SetEnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", LaunchConfiguration("discovery")),
             SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", profile),  # read by Jazzy
             SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", profile),  # read by Kilted
-            policy,
-            RegisterEventHandler(OnProcessExit(target_action=policy, on_exit=ended)),
+            OpaqueFunction(function=nodes),
         ]
     )
 
 
+def nodes(context: LaunchContext) -> list[object]:
+    """The policy, and station and teleoperation where asked for. Raises: RuntimeError: an argument is not valid."""
+    given = {name: LaunchConfiguration(name).perform(context) for name in (*ARGUMENTS, *DEFAULTS)}
+    if given["station"] not in ("true", "false"):
+        raise RuntimeError(f"station:={given['station']} is not one of true, false")
+    started = [node("policy_node", given, "robot", "checkpoint", "mode", "device")]
+    if given["station"] == "true":
+        started.append(node("station_node", given, "robot"))
+    if given["teleop"]:
+        started.append(node("teleop_node", {**given, "mapping": given["teleop"]}, "robot", "mapping"))
+    return [*started, *[RegisterEventHandler(OnProcessExit(target_action=n, on_exit=ended)) for n in started]]
+
+
+def node(name: str, given: dict[str, str], *parameters: str) -> Node:
+    """One node with its YAML file from config/nodes/, overridden by those of the arguments that are named."""
+    files = [str(config_dir() / "nodes" / f"{name}.yaml"), {parameter: given[parameter] for parameter in parameters}]
+    return Node(package="encore", executable=name, name=name, output="screen", parameters=files)
+
+
 def ended(event: ProcessExited, context: LaunchContext) -> list[object]:
-    """The node's end is an error unless somebody asked for it; makes `ros2 launch` return non-zero."""
+    """A node's end is an error unless somebody asked for it; makes `ros2 launch` return non-zero."""
     if context.is_shutdown:
         return []
     raise RuntimeError(f"{event.process_name} ended with status {event.returncode}; see its output above")

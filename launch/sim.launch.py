@@ -27,7 +27,7 @@ ARGUMENTS = {
     "schedule": ("", "YAML file of tries, in place of task and episodes"),
     "driver": ("policy", "policy: a checkpoint drives; expert: the environment's scripted expert"),
     "checkpoint": ("", "folder of the checkpoint (driver:=policy)"),
-    "env": ("metaworld", "which simulator: metaworld or libero"),
+    "env": ("metaworld", "which simulator: metaworld, libero or panda"),
     "suite": ("", "the suite that the task is of, where its name alone does not say, such as libero_90"),
     "robot": ("", "name in config/robots/, or the path of a robot's YAML file; empty: the simulator's own"),
     "rules": ("", "YAML file of success rules; empty: the simulator's own"),

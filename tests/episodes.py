@@ -1,5 +1,6 @@
 """Small real bags for the tests of the trainer."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from vla_policy_node.messages import readings_to_messages, rosbags_maker, text_t
 from vla_policy_node.observation import Float32Array, Joints, Pose, Readings
 from vla_policy_node.policy import ActionChunk
 from vla_policy_node.spec import CameraSpec, ProprioceptionField, RobotSpec
-from vla_policy_node.topics import ACTION, ACTION_CHUNK, INSTRUCTION, MESSAGE_TYPES
+from vla_policy_node.topics import ACTION, ACTION_CHUNK, HUMAN_ACTION, INSTRUCTION, MESSAGE_TYPES
 
 START_NS = 1_000_000_000
 MAKE = rosbags_maker()
@@ -76,6 +77,11 @@ def chunk_at(step: int, length: int = 3) -> Float32Array:
     return np.array([[0.05 * (step + i) - 0.5, -0.5] for i in range(length)], np.float32)
 
 
+def human_at(step: int) -> Float32Array:
+    """What a human asked for at a step: told from what is sent and from what is proposed by its second dimension."""
+    return np.array([0.05 * step - 0.5, 0.75], np.float32)
+
+
 def write_bag(
     root: Path,
     header: EpisodeHeader,
@@ -85,8 +91,13 @@ def write_bag(
     chunk_every: int = 2,
     seed: int = 0,
     outcome: Outcome | None = None,
+    human: Collection[int] = (),
+    chunks_at: Collection[int] | None = None,
 ) -> Path:
-    """A bag of `steps` actions and a last observation; at steps in `skip` nothing at all is recorded."""
+    """A bag of `steps` actions and a last observation; at steps in `skip` nothing at all is recorded.
+
+    Args: human: steps that a human drove; chunks_at: those with a chunk, instead of every `chunk_every`-th.
+    """
     writer = EpisodeWriter(root, header)
 
     def write(topic: str, type_name: str, stamp: int, message: object) -> None:
@@ -101,7 +112,10 @@ def write_bag(
             write(topic, type_name, stamp, message)
         if step == steps:
             break
-        if step % chunk_every == 0:
+        if step in human:
+            asked = action_to_message(MAKE, spec, stamp, human_at(step))
+            write(HUMAN_ACTION, MESSAGE_TYPES[HUMAN_ACTION], stamp, asked)
+        if step % chunk_every == 0 if chunks_at is None else step in chunks_at:
             chunk = chunk_to_message(MAKE, spec, ActionChunk(stamp, chunk_at(step)))
             write(ACTION_CHUNK, MESSAGE_TYPES[ACTION_CHUNK], stamp, chunk)
         write(ACTION, MESSAGE_TYPES[ACTION], stamp, action_to_message(MAKE, spec, stamp, sent_at(step)))

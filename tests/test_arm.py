@@ -46,7 +46,7 @@ def test_the_hand_is_where_the_arms_geometry_says() -> None:
     # offset .0825, forearm .384 and wrist .088; along z .333 + .316 + .0825 less hand .107 + .1034.
     arm = Arm()
     arm.data.qpos[arm._qpos] = [0, 0, 0, -np.pi / 2, 0, np.pi / 2, 0, 0.04, 0.04]
-    arm.images_of(arm.state())
+    arm.images_of(arm.sight())
     arm._mujoco.mj_forward(arm.model, arm.data)
     pose = arm.hand()
     np.testing.assert_allclose(pose.position, [0.0825 + 0.384 + 0.088, 0, 0.333 + 0.316 + 0.0825 - 0.2104], atol=1e-4)
@@ -55,7 +55,7 @@ def test_the_hand_is_where_the_arms_geometry_says() -> None:
 
 def test_its_cameras_show_the_cube() -> None:
     arm = Arm("panda", (CameraSpec("front", 96, 128), CameraSpec("wrist", 96, 128)))
-    images = arm.images_of(arm.state())
+    images = arm.images_of(arm.sight())
     for image in images.values():
         red = (image[..., 0] > 120) & (image[..., 1] < 90) & (image[..., 2] < 90)
         assert 4 < red.sum() < 1000

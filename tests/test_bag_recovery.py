@@ -20,6 +20,7 @@ from rollout_manager.episode import EpisodeHeader, Outcome
 from rollout_manager.exceptions import BagError
 from rollout_manager.labels import current, read_labels
 from rollout_manager.mcap_records import records
+from trainer.cli import main
 from vla_policy_node.messages import rosbags_maker, text_to_message, typestore
 from vla_policy_node.topics import ACTION
 
@@ -271,6 +272,22 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     assert bags == []
     assert "not an Encore bag" in problems[0]
     assert (partial / "other.mcap").read_bytes() == b"precious"
+
+
+def test_one_that_cannot_be_recovered_does_not_keep_the_command_from_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.partial").mkdir()
+    (tmp_path / "a.partial" / "other.mcap").write_bytes(b"precious")
+    interrupted(tmp_path)
+    assert main(["bags", "recover", str(tmp_path)]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert "not an Encore bag" in said[0]
+    assert said[1].endswith(f"recovered as {tmp_path / 'ep.aborted'}")
+    assert said[2] == "2 interrupted recordings, 1 could not be recovered"
+    assert (tmp_path / "a.partial" / "other.mcap").read_bytes() == b"precious"
+    shutil.rmtree(tmp_path / "a.partial")
+    assert main(["bags", "recover", str(tmp_path)]) == 0
 
 
 def test_only_interrupted_recordings_are_recovered(tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
 """The catalogue: what it says of bags, that it is only a cache of them, and that damage does not stop it."""
 
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,3 +119,20 @@ def test_bad_places_are_clear_errors(tmp_path: Path) -> None:
         Catalog(tmp_path / "text.db")
     bag = record(tmp_path, "a")
     assert list(find_bags(bag)) == [bag]
+
+
+OPEN = """
+import sys, time
+from rollout_manager.catalog import Catalog
+while time.time() < float(sys.argv[2]):
+    pass
+for number in range(40):
+    Catalog(f"{sys.argv[1]}{number}.db").close()
+"""
+
+
+def test_several_processes_open_a_new_catalogue_at_once(tmp_path: Path) -> None:
+    source = str(Path(__file__).parents[1] / "src")
+    command = [sys.executable, "-c", OPEN, str(tmp_path / "catalog"), str(time.time() + 2.0)]
+    running = [subprocess.Popen(command, env={**os.environ, "PYTHONPATH": source}) for _ in range(3)]
+    assert [process.wait(60) for process in running] == [0, 0, 0]

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from rollout_manager.decisions import DecisionLog
 from rollout_manager.drivers import ExpertDriver
 from rollout_manager.envs.registry import make_env
 from rollout_manager.exceptions import SimulatorError
 from rollout_manager.experts.demonstrator import CLOSING, PUSHED, RETREAT, UNNOTICED, Demonstrator, Shown
 from rollout_manager.experts.expert import ActionNoise, make_expert
-from rollout_manager.rollout import DecisionLog, new_header, run_episode
+from rollout_manager.rollout import new_header, run_episode
 from vla_policy_node.observation import Float32Array, Float64Array
 from vla_policy_node.spec import load_spec
 

@@ -20,6 +20,9 @@ NODES = {
     "rollout_manager": "rollout_manager.rollout_manager_node",
     "replay_node": "rollout_manager.replay_node",
     "arm_node": "rollout_manager.arm_node",
+    "station_node": "rollout_manager.station_node",
+    "operator_node": "rollout_manager.operator_node",
+    "teleop_node": "rollout_manager.teleop_node",
 }
 FOLDERS = ("src", "config", "launch", "tests", "docs", "scripts", "benchmarks", "resource")
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from rollout_manager.envs.libero.package import PACKAGES
+from rollout_manager.shared_memory import Stale
 from trainer import diagnosis
 from trainer.cli import main
 from trainer.commands import doctor
@@ -174,6 +175,21 @@ def test_shared_memory_holds_a_segment_a_node(total: int, free: int, state: Stat
     finding = diagnosis.shared_memory(total, free)
     assert finding.state == state
     assert bool(finding.mend) == (state != "ok")
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "state", "mend"),
+    [
+        (8 * GIB, 4 * GIB, "note", "fastdds shm clean"),
+        (GIB, 200 * MIB, "note", "fastdds shm clean"),  # with what is left there it is enough
+        (GIB, 10 * MIB, "missing", "ls -lS /dev/shm"),  # without it still too little
+        (128 * MIB, 10 * MIB, "missing", "docker run --shm-size=1g ..."),
+    ],
+)
+def test_what_killed_nodes_left_is_told(total: int, free: int, state: State, mend: str) -> None:
+    finding = diagnosis.shared_memory(total, free, Stale(2, 128 * MIB))
+    assert (finding.state, finding.mend) == (state, mend)
+    assert "nodes that were killed left 2 segments of 0.12 GiB in all" in finding.text
 
 
 @pytest.mark.parametrize(("free", "state"), [(6 * GIB, "ok"), (4 * GIB, "note"), (GIB // 4, "missing")])

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollout_manager.decisions import DecisionLog
 from rollout_manager.drivers import ExpertDriver
 from rollout_manager.envs.registry import make_env
 from rollout_manager.exceptions import SimulatorError
 from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import ActionNoise, make_expert
-from rollout_manager.rollout import DecisionLog, new_header, run_episode
+from rollout_manager.rollout import new_header, run_episode
 from vla_policy_node.spec import load_spec
 
 SPEC = load_spec("metaworld")

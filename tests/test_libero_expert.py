@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from libero_stock import needs_assets
 
+from rollout_manager.decisions import DecisionLog
 from rollout_manager.drivers import ExpertDriver
 from rollout_manager.envs.libero.env import LiberoEnv
 from rollout_manager.episode import EpisodeHeader, Outcome
@@ -13,7 +14,7 @@ from rollout_manager.exceptions import SimulatorError
 from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import expert_noise
 from rollout_manager.experts.libero.expert import LiberoExpert
-from rollout_manager.rollout import DecisionLog, new_header, run_episode
+from rollout_manager.rollout import new_header, run_episode
 from vla_policy_node.observation import Float32Array
 from vla_policy_node.spec import load_spec
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from motion_checks import check_limits
 from small_robot import ROBOT
 
 from vla_policy_node.action_spec import ActionDimension
@@ -26,20 +27,6 @@ def joint(velocity: float = 2.0, acceleration: float = 10.0, jerk: float = 500.0
         "a", "rad", -1, 1, "last", velocity=velocity, acceleration=acceleration, jerk=jerk, joint="elbow", lead=lead
     )
     return replace(ROBOT, rate_hz=30.0, action=(dimension,))
-
-
-def check_limits(sent: Floats, dimension: ActionDimension) -> None:
-    """Differences of positions that are one period apart, the arm at rest before the first."""
-    positions = np.concatenate([np.full(3, sent[0]), sent])
-    velocity = np.diff(positions) / PERIOD
-    acceleration = np.diff(velocity) / PERIOD
-    jerk = np.diff(acceleration) / PERIOD
-    # float32 is off by 6e-8 of the position; each difference divides that by a period once more.
-    assert np.abs(velocity).max() <= dimension.velocity * 1.0001 + 1e-5
-    assert np.abs(acceleration).max() <= dimension.acceleration * 1.0001 + 1e-3
-    assert np.abs(jerk).max() <= dimension.jerk * 1.001 + 0.1
-    assert positions.min() >= dimension.low - 1e-6
-    assert positions.max() <= dimension.high + 1e-6
 
 
 def seen(elbow: float) -> npt.NDArray[np.float32]:
@@ -65,7 +52,32 @@ def test_no_sequence_of_inputs_makes_a_command_leave_the_limits(
         sent.append(float(gate.check(None if wanted is None else [wanted], (), seen(start)).action[0]))
     for _ in range(5):
         sent.append(float(gate.hold(("stopped",)).action[0]))
-    check_limits(np.array(sent, np.float64), spec.action[0])
+    check_limits(np.array(sent, np.float64), spec.action[0], PERIOD)
+
+
+@settings(deadline=None)
+@given(COMMANDS, st.sampled_from([-3.0, 2.0]), st.floats(0.05, 0.95))
+def test_limits_that_leave_out_0_are_kept_as_any(commands: list[float | None], low: float, share: float) -> None:
+    spec = replace(ROBOT, rate_hz=30.0, action=(replace(joint().action[0], low=low, high=low + 1),))
+    gate = SafetyFilter(spec)
+    sent = [low + share]
+    for wanted in commands:
+        asked = None if wanted is None else [low + 0.5 + wanted]
+        sent.append(float(gate.check(asked, (), seen(low + share)).action[0]))
+    check_limits(np.array(sent, np.float64), spec.action[0], PERIOD)
+
+
+def test_a_joint_whose_limits_leave_out_0_moves_as_one_around_0() -> None:
+    """The Panda's fourth joint goes from -3.07 to -0.07 rad."""
+    around, apart = (
+        MotionLimiter(joint().action[0], PERIOD),
+        MotionLimiter(replace(joint().action[0], low=-3, high=-1), PERIOD),
+    )
+    around.start(0.3)
+    apart.start(-1.7)
+    for target in (0.5, 0.5, 0.1, -0.8, -1.0, -1.0, 0.9, 0.9, 1.0):
+        assert apart.towards(target - 2) == pytest.approx(around.towards(target) - 2, abs=1e-9)
+    assert apart.stop() == pytest.approx(around.stop() - 2, abs=1e-9)
 
 
 @settings(deadline=None)

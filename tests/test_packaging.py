@@ -16,7 +16,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ElementTree.parse(ROOT / "package.xml").getroot()
-NODES = ("policy_node", "sim_node", "expert_node", "rollout_manager_node", "replay_node", "arm_node")
+NODES = (
+    "policy_node",
+    "sim_node",
+    "expert_node",
+    "rollout_manager_node",
+    "replay_node",
+    "arm_node",
+    "station_node",
+    "operator_node",
+    "teleop_node",
+)
 PARTS = ("src", "config", "launch", "scripts", "resource")
 START_S = 60.0
 

@@ -47,6 +47,11 @@ def test_lockstep_with_two_cameras_raw_and_compressed(ros_domain: int, tmp_path:
         proposed = np.concatenate([chunk.actions[:2] for chunk in chunks])
         assert np.array_equal(sent, np.clip(proposed, METAWORLD.action_low, METAWORLD.action_high))
         client.switch("policy_node/enable", False)
+        robot.enable()
+        robot.sense(1000 + 8 * METAWORLD.period_ns, height=300.0)
+        client.until(lambda: "is it in millimetres?" in robot.diagnosis().message)
+        client.received[ACTION] = client.received[ACTION][:4]
+        client.switch("policy_node/enable", False)
         robot.sense(1000 + 9 * METAWORLD.period_ns)
         client.spin(0.3)
         assert len(client.received[ACTION]) == 4

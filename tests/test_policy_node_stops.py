@@ -16,8 +16,8 @@ from robot_client import Robot, policy
 from vla_policy_node.action_spec import ActionDimension
 from vla_policy_node.observation import Joints
 from vla_policy_node.ros_node import rclpy_maker
-from vla_policy_node.spec import ProprioceptionField
-from vla_policy_node.topics import ACTION, ESTOP, JOY, MESSAGE_TYPES
+from vla_policy_node.spec import NANOSECONDS, ProprioceptionField, RobotSpec
+from vla_policy_node.topics import ACTION, CLOCK, ESTOP, EVENTS, JOY, MESSAGE_TYPES
 
 pytestmark = pytest.mark.ros
 
@@ -37,6 +37,7 @@ class Arm(Robot):
     def __init__(self, client: Client) -> None:
         super().__init__(client, ARM)
         self.elbow, self.speed, self.silent = 0.7, 0.0, False
+        self.clock = time.time_ns
 
     def live(self, periods: int) -> None:
         """Sense and obey at the robot's rate."""
@@ -45,7 +46,7 @@ class Arm(Robot):
                 self.elbow = float(commands[-1][1][0])
             if not self.silent:
                 joints = Joints(("elbow",), np.array([self.elbow]), np.array([self.speed]))
-                self.sense(time.time_ns(), joints=joints)
+                self.sense(self.clock(), joints=joints)
             self.client.spin(PERIOD_S)
 
     def positions(self) -> list[float]:
@@ -56,10 +57,10 @@ class Arm(Robot):
 
 
 @contextmanager
-def arm(folder: Path, domain: int, **parameters: Any) -> Iterator[tuple[Client, Arm]]:
+def arm(folder: Path, domain: int, spec: RobotSpec = ARM, **parameters: Any) -> Iterator[tuple[Client, Arm]]:
     save_random_policy(folder / "c", [INSTRUCTION_TEXT], spec=ARM)
     options = {"mode": "real_time", "checkpoint": str(folder / "c"), **parameters}
-    with policy(folder, domain, ARM, **options), Client(domain) as client:
+    with policy(folder, domain, spec, **options), Client(domain) as client:
         yield client, Arm(client)
 
 
@@ -166,3 +167,58 @@ def test_of_two_policy_nodes_the_second_is_refused(ros_domain: int, tmp_path: Pa
         client.until(lambda: not client.switch("policy_node/enable", True).success)
         refused = client.switch("policy_node/enable", True)
         assert refused.message == "'/action' is published by test_client as well"
+
+
+def test_a_camera_that_shows_the_same_picture_for_ever_stops_the_arm(ros_domain: int, tmp_path: Path) -> None:
+    """The test's own robot always sends one picture, under new stamps."""
+    with arm(tmp_path, ros_domain, replace(ARM, max_frozen_s=0.2)) as (client, robot):
+        client.listen(EVENTS, MESSAGE_TYPES[EVENTS])
+        client.until(lambda: client.node.count_publishers(EVENTS) == 1)
+        robot.enable()
+
+        def frozen() -> bool:
+            told = [event.status[0] for event in client.received[EVENTS]]
+            return any("the very same picture for" in s.message and s.level == b"\x02" for s in told)
+
+        for _ in range(20):
+            robot.live(5)
+            if frozen():
+                break
+        assert frozen()
+        robot.live(20)
+        positions = robot.positions()
+        assert abs(positions[-1] - positions[0]) > 0.02
+        assert is_at_rest(positions)
+
+
+def test_a_clock_that_is_set_back_stops_the_arm_until_somebody_says_so(ros_domain: int, tmp_path: Path) -> None:
+    with arm(tmp_path, ros_domain, use_sim_time=True) as (client, robot):
+        ticks = client.publisher(CLOCK, "rosgraph_msgs/msg/Clock")
+        client.until(lambda: ticks.get_subscription_count() == 1)
+        began, offset = time.time_ns(), [0]
+
+        def now() -> int:
+            at = 1_000 * NANOSECONDS + time.time_ns() - began + offset[0]
+            message = rclpy_maker()("rosgraph_msgs/msg/Clock")
+            message.clock.sec, message.clock.nanosec = divmod(at, NANOSECONDS)
+            ticks.publish(message)
+            client.spin(0.005)
+            return at
+
+        robot.clock = now
+        robot.live(5)
+        robot.enable()
+        robot.live(15)
+        assert not is_at_rest(robot.positions())
+        moving, offset[0] = len(robot.positions()), -100 * NANOSECONDS
+        robot.live(25)
+        positions = robot.positions()
+        assert len(positions) > moving + 10, "commands go on at the new time"
+        assert is_at_rest(positions)
+        assert "clock: set back by" in robot.reasons()
+        assert not client.switch("policy_node/enable", True).success
+        assert client.trigger("policy_node/clear_stop").success
+        robot.live(3)
+        robot.enable()
+        robot.live(15)
+        assert not is_at_rest(robot.positions())

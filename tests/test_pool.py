@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from rollout_manager.bag import EpisodeReader, verify
+from rollout_manager.decisions import DecisionLog
 from rollout_manager.drivers import ExpertDriver, PolicyDriver
 from rollout_manager.envs.metaworld import MetaWorldEnv
 from rollout_manager.episode import EpisodeHeader, Outcome
@@ -23,7 +24,7 @@ from rollout_manager.experts.expert import ActionNoise, make_expert
 from rollout_manager.labels import current, read_labels
 from rollout_manager.pool import WorkerPool, run_pool
 from rollout_manager.pool_request import EpisodeRequest
-from rollout_manager.rollout import START_NS, DecisionLog, new_header, run_episode
+from rollout_manager.rollout import START_NS, new_header, run_episode
 from trainer.dataset import load_episode
 from trainer.episode_cache import EpisodeCache
 from vla_policy_node.checkpoint import Lineage, save_checkpoint

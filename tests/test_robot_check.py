@@ -14,7 +14,9 @@ from graph_helpers import make_graph
 
 from trainer.cli import main
 from trainer.robot_check import Heard, Stream, check_robot
-from vla_policy_node.observation import Joints, Pose
+from vla_policy_node.familiarity import typical_views
+from vla_policy_node.normalization import Statistics
+from vla_policy_node.observation import Joints, Observation, Pose
 from vla_policy_node.spec import load_spec
 from vla_policy_node.topics import EE_POSE, JOINT_STATES
 
@@ -50,6 +52,27 @@ def healthy() -> Heard:
 
 def said(heard: Heard) -> dict[str, str]:
     return {f.part: f.text for f in check_robot(PANDA, heard) if f.state == "missing"}
+
+
+def test_a_policys_training_data_tells_a_camera_that_is_upside_down() -> None:
+    images = {c.name: np.zeros((c.height, c.width, 3), np.uint8) for c in PANDA.cameras}
+    for image in images.values():
+        image[: image.shape[0] // 2] = (120, 160, 220)
+    seen = Observation(0, images, np.zeros(len(PANDA.proprioception), np.float32), "go")
+    scale, sent = (0.0,) * len(PANDA.proprioception), (0.0,) * len(PANDA.action)
+    ones = (1.0,) * len(scale), (1.0,) * len(sent)
+    trained = Statistics(scale, ones[0], sent, ones[1], tuple(typical_views([image]) for image in images.values()))
+    heard = replace(healthy(), observation=seen)
+    as_before = [f.text for f in check_robot(PANDA, heard, trained) if f.part == "training data"]
+    assert as_before == ["cameras and proprioception are as in training"]
+    turned = {**images, "front": np.ascontiguousarray(images["front"][::-1, ::-1])}
+    heard.observation = replace(seen, images=turned)
+    [text] = [f.text for f in check_robot(PANDA, heard, trained) if f.part == "training data"]
+    assert "camera 'front' is like the training data only upside down" in text
+    [text] = [f.text for f in check_robot(PANDA, heard, replace(trained, views=())) if f.part == "training data"]
+    assert text == "what the cameras showed in training is not known of this checkpoint"
+    [text] = [f.text for f in check_robot(PANDA, healthy(), trained) if f.part == "training data"]
+    assert text == "not compared: no whole observation was heard"
 
 
 def test_a_robot_that_is_as_its_file_says() -> None:
@@ -155,7 +178,7 @@ def test_the_stand_in_arm_is_checked_and_an_unplugged_camera_found(ros_domain: i
 
 def test_wrong_words_are_answered(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["robot", "look", "panda"]) == 2
-    assert "robot: 'look' is not one of check" in capsys.readouterr().err
+    assert "robot: 'look' is not one of check, limits" in capsys.readouterr().err
     assert main(["robot", "check", "panda", "--seconds", "0"]) == 2
     assert "seconds 0.0 is not above 0" in capsys.readouterr().err
     assert main(["robot", "check", "nobody"]) == 2

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
+from rollout_manager.decisions import DecisionLog, replay_actions
 from rollout_manager.drivers import ExpertDriver, NoDriver, PolicyDriver
 from rollout_manager.env import Landmarks, StepResult
 from rollout_manager.envs.metaworld import MetaWorldEnv
@@ -13,16 +14,7 @@ from rollout_manager.episode import Ending, EpisodeHeader, Outcome
 from rollout_manager.exceptions import RolloutError, SimulatorError
 from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import ActionNoise, make_expert
-from rollout_manager.rollout import (
-    START_NS,
-    DecisionLog,
-    StepRecord,
-    describe,
-    driver_seed,
-    new_header,
-    replay_actions,
-    run_episode,
-)
+from rollout_manager.rollout import START_NS, StepRecord, describe, driver_seed, new_header, run_episode
 from rollout_manager.success import simulator_label
 from vla_policy_node.chunking import make_executor
 from vla_policy_node.committed import Committed

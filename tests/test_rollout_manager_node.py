@@ -35,7 +35,10 @@ def test_a_schedule_is_run_once_and_a_rerun_goes_on(ros_domain: int, tmp_path: P
     with make_graph(tmp_path, ros_domain, {"sim": {}, "expert": {}}) as graph:
         status, said = run_manager(graph, schedule=tmp_path / "1.yaml", output=bags)
         assert status == 0, said
-        (bags / "results.csv").unlink()  # as if the manager had been killed between the bag and its row
+        # As if the manager had been killed between the bag and its label, which comes before its row.
+        (bags / "results.csv").unlink()
+        [labels] = bags.glob("*.labels.jsonl")
+        labels.unlink()
         status, said = run_manager(graph, schedule=tmp_path / "2.yaml", output=bags)
         assert status == 0, said
         assert "1 of 2 initial states to try" in said

@@ -9,7 +9,7 @@ import pytest
 from graph_helpers import make_graph
 
 from rollout_manager.graph import Graph
-from rollout_manager.shared_memory import SHARED_MEMORY, sweep
+from rollout_manager.shared_memory import SHARED_MEMORY, Stale, stale, sweep
 
 
 def segment(folder: Path, name: str, size: int = 4096) -> Path:
@@ -26,8 +26,10 @@ def test_only_segments_without_an_owner_go(tmp_path: Path) -> None:
     (tmp_path / "sem.something").touch()
     with held.open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)
+        assert stale(tmp_path, settle_s=0) == Stale(1, 4096)
         assert sweep(tmp_path, settle_s=0) == 4096
         left = sorted(path.name for path in tmp_path.iterdir())
+    assert stale(tmp_path) == Stale(0, 0)
     assert left == ["fastrtps_aa", "fastrtps_aa_el", "fastrtps_port7400", "fastrtps_port7400_el", "sem.something"]
 
 
@@ -69,3 +71,16 @@ def test_a_node_leaves_nothing_behind_however_it_ends(tmp_path: Path, ros_domain
         assert number == signal.SIGKILL or not any((SHARED_MEMORY / name).exists() for name in names)
     assert sweep(settle_s=0) >= 0
     assert not any((SHARED_MEMORY / name).exists() for name in names)
+
+
+@pytest.mark.ros
+def test_a_node_started_again_takes_away_what_dead_ones_left(tmp_path: Path, ros_domain: int) -> None:
+    """One that dies again and again would fill the machine's memory before its graph is stopped."""
+    with make_graph(tmp_path, ros_domain, {"expert": {}}) as graph:
+        lock = segment(SHARED_MEMORY, f"test{os.getpid()}")
+        os.utime(lock, (0, 0))
+        os.kill(graph.pid("expert"), signal.SIGKILL)
+        graph.wait("expert", 20)
+        assert graph.supervise() == ["expert"]
+        assert not lock.exists()
+        assert not (SHARED_MEMORY / f"fastrtps_test{os.getpid()}").exists()

@@ -84,6 +84,24 @@ def test_real_time_steps_without_commands_until_time_is_up(ros_domain: int, tmp_
 
 
 @ros
+def test_in_real_time_a_try_that_follows_at_once_begins_at_once(ros_domain: int, tmp_path: Path) -> None:
+    """Whoever passes over what is stamped before the try's first stamp passes over none of its observations."""
+    with make_graph(tmp_path, ros_domain, {"sim": {"mode": "real_time"}}), Client(ros_domain) as client:
+        connected(client)
+        client.set("sim_node", task=TASK, seed=0, time_limit_steps=2)
+        for _ in range(3):
+            before = len(client.received[JOINT_STATES])
+            first = reset(client)["first_stamp_ns"]
+            client.switch("sim_node/run", True)
+            client.until(lambda: len(client.received[JOINT_STATES]) == before + 2)  # noqa: B023 - called in this turn
+            stamps = [stamp_of(message) for message in client.received[JOINT_STATES]]
+            assert all(stamp < first for stamp in stamps[:before])
+            assert all(stamp >= first for stamp in stamps[before:])
+            client.switch("sim_node/run", False)
+            client.until(lambda: len(client.received[JOINT_STATES]) == before + 3)  # noqa: B023 - the last observation
+
+
+@ros
 def test_what_it_refuses(ros_domain: int, tmp_path: Path) -> None:
     with make_graph(tmp_path, ros_domain, {"sim": {}}) as graph, Client(ros_domain) as client:
         action = connected(client)

@@ -2,6 +2,7 @@
 
 It takes trajectories as the joint trajectory controller does, or positions as a forward command controller does, tells
 of its joints as the joint state broadcaster does, and publishes its cameras late. Whatever it refuses, it says why.
+Given a task, it sets it up and judges it as `sim_node` does.
 """
 
 import sys
@@ -12,10 +13,12 @@ from typing import Any
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
-from rollout_manager.arms.arm import Arm
+from rollout_manager.arm_tries_node import ArmTries
+from rollout_manager.arms.arm import Sight
 from rollout_manager.arms.cameras import CameraFaults, Cameras
-from rollout_manager.arms.controllers import Controller, ForwardCommandController, JointTrajectoryController
+from rollout_manager.arms.controlled_arm import ControlledArm
 from rollout_manager.exceptions import CommandRefusedError, SimulatorError
+from rollout_manager.simulation import TRY_PARAMETERS
 from vla_policy_node.command_messages import COMMAND_TYPES
 from vla_policy_node.diagnostics import ERROR, OK, WARN, Status
 from vla_policy_node.exceptions import PolicyNodeError
@@ -28,6 +31,7 @@ from vla_policy_node.ros_node import (
     message_class,
     publish_diagnostics,
     rclpy_maker,
+    result,
     run_node,
     topic_qos,
 )
@@ -47,6 +51,7 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
     "joints_silent": (False, "no joint states"),
     "open_loop_control": (True, "a trajectory begins at what was commanded last, not at where the joints are measured"),
     "command_latency_s": (0.0, "from a command's arrival to its effect"),
+    **TRY_PARAMETERS,
 }
 CAMERA_FAULTS = ("delay_s", "jitter_s", "dropout", "frozen", "unplugged")
 
@@ -59,18 +64,19 @@ class ArmNode:
         declare(self.node, PARAMETERS)
         self._spec = load_spec(self._get("robot"))
         self._make = rclpy_maker()
-        self._arm = Arm(self._get("model"))
         self._lock = threading.Lock()
+        self._moved = ControlledArm(self._spec, self._get("model"), self._get("open_loop_control"))
+        self._moved.restart(self._now())
+        self._arm = self._moved.arm
         self._waiting: list[tuple[int, str, Any]] = []
         self._refused: dict[str, tuple[int, str]] = {}
-        self._stepped_ns = self._now()
-        self._joints: dict[str, list[int]] = {}
         self._listen()
-        self._controllers = self._new_controllers()
         self._publishers = {
             topic: self._publisher(topic, MESSAGE_TYPES[topic]) for topic in (JOINT_STATES, EE_POSE, DIAGNOSTICS)
         }
         self._cameras = self._open_cameras()
+        self._tries = ArmTries(self.node, self._spec, self._moved, self._lock, self._make, self._waiting.clear)
+        self.node.add_on_set_parameters_callback(self._on_parameters)
         self.node.create_service(Trigger, "~/clear_fault", self._on_clear_fault)
         self.node.create_timer(1 / self._get("update_rate_hz"), self._update)
         self.node.create_timer(1.0, self._tell)
@@ -88,30 +94,9 @@ class ArmNode:
     def _listen(self) -> None:
         """To every command that the robot's file names."""
         for command in self._spec.commands:
-            names = command.joints or self._spec.joints_of(command.dimensions)
-            if command.kind == "twist":
-                raise SimulatorError(f"arm: '{command.topic}' takes twists, for which there is no controller here")
-            if unknown := [name for name in names if name not in self._arm.joints]:
-                raise SimulatorError(f"arm: joint '{unknown[0]}' is not one of {', '.join(self._arm.joints)}")
-            self._joints[command.topic] = [self._arm.joints.index(name) for name in names]
             self.node.create_subscription(
                 message_class(COMMAND_TYPES[command.kind]), command.topic, partial(self._on_command, command.topic), 10
             )
-        if not self._joints:
-            raise SimulatorError(f"robot '{self._spec.name}' has no commands: it names no controllers to stand in for")
-
-    def _new_controllers(self) -> dict[str, Controller]:
-        """By topic, each with its joints where they are now."""
-        measured, found = self._arm.measured()[0], dict[str, Controller]()
-        for command in self._spec.commands:
-            places = self._joints[command.topic]
-            names = [self._arm.joints[place] for place in places]
-            if command.kind == "joint_trajectory":
-                open_loop = self._get("open_loop_control")
-                found[command.topic] = JointTrajectoryController(names, measured[places], open_loop)
-            else:
-                found[command.topic] = ForwardCommandController(names, measured[places])
-        return found
 
     def _open_cameras(self) -> Cameras:
         publishers = {c.name: self._publisher(c.topic, CAMERA_TYPES[c.transport]) for c in self._spec.cameras}
@@ -121,40 +106,41 @@ class ArmNode:
 
         self._faults = CameraFaults()
         rate = self._get("camera_rate_hz")
-        return Cameras(self._get("model"), self._spec.cameras, rate, self._state, self._now, publish, self._faults)
+        return Cameras(self._get("model"), self._spec.cameras, rate, self._sight, self._now, publish, self._faults)
 
-    def _state(self) -> Any:
+    def _sight(self) -> Sight:
         with self._lock:
-            return self._arm.state()
+            return self._arm.sight()
+
+    def _on_parameters(self, changes: list[Any]) -> Any:
+        reasons = (
+            self._tries.refusal(change.name, change.value) for change in changes if change.name in TRY_PARAMETERS
+        )
+        return result(next(filter(None, reasons), ""))
 
     def _on_command(self, topic: str, message: Any) -> None:
-        due_ns = self._now() + round(NANOSECONDS * self._get("command_latency_s"))
-        self._waiting.append((due_ns, topic, message))
+        now_ns = self._now()
+        self._tries.commanded(now_ns)
+        self._waiting.append((now_ns + round(NANOSECONDS * self._get("command_latency_s")), topic, message))
 
     def _update(self) -> None:
         """Catch up with the clock: commands that are due, physics, joint states."""
-        now_ns, period_ns = self._now(), round(NANOSECONDS * self._arm.period_s)
-        if now_ns - self._stepped_ns > NANOSECONDS or now_ns < self._stepped_ns:
-            self._stepped_ns = now_ns - period_ns  # The clock jumped: an arm does not make up for it.
+        now_ns = self._now()
         for fault in CAMERA_FAULTS:
             setattr(self._faults, fault, self._get(f"camera_{fault}"))
         with self._lock:
-            while self._stepped_ns + period_ns <= now_ns:
-                self._stepped_ns += period_ns
-                target = self._arm.measured()[0]
-                for topic, controller in self._controllers.items():
-                    target[self._joints[topic]] = controller.target(self._stepped_ns)
-                self._arm.step(target)
+            self._moved.advance(now_ns)
         self._take_commands(now_ns)  # Behind the physics: what a command begins with is the state of now.
         if not self._get("joints_silent"):
             self._publish_joints(now_ns)
+        self._tries.update(now_ns)
 
     def _take_commands(self, now_ns: int) -> None:
         due = [one for one in self._waiting if one[0] <= now_ns]
-        self._waiting = [one for one in self._waiting if one[0] > now_ns]
+        self._waiting[:] = [one for one in self._waiting if one[0] > now_ns]
         for _, topic, message in due:
             try:
-                self._controllers[topic].command(message, now_ns, self._arm.measured()[:, self._joints[topic]])
+                self._moved.command(topic, message, now_ns)
             except CommandRefusedError as error:
                 self._refused[topic] = self._refused.get(topic, (0, ""))[0] + 1, str(error)
                 self.node.get_logger().error(f"{topic}: {error}", throttle_duration_sec=1.0)
@@ -167,14 +153,15 @@ class ArmNode:
     def _on_clear_fault(self, request: Any, response: Any) -> Any:
         with self._lock:
             self._arm.clear_fault()
-            self._controllers = self._new_controllers()
+            self._moved.open_loop = self._get("open_loop_control")
+            self._moved.restart(self._now())
         response.success, response.message = True, "the arm obeys again, from where it is"
         return response
 
     def _tell(self) -> None:
         statuses = [
             Status(topic, WARN if count else OK, reason or "obeys", {"refused": str(count)})
-            for topic, (count, reason) in ((t, self._refused.get(t, (0, ""))) for t in self._controllers)
+            for topic, (count, reason) in ((t, self._refused.get(t, (0, ""))) for t in self._moved.topics)
         ]
         fault = self._arm.fault
         statuses.append(Status("hardware", ERROR if fault else OK, fault or "obeys"))

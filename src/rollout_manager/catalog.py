@@ -126,12 +126,19 @@ class Catalog:
         self.close()
 
     def _prepare(self) -> None:
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version != CATALOG_VERSION:
-            with self._db:
+        if self._version() == CATALOG_VERSION:
+            return
+        with self._db:
+            # Of several processes that open a new catalogue one makes the table, the others wait and find it.
+            self._db.execute("BEGIN IMMEDIATE")
+            if self._version() != CATALOG_VERSION:
                 self._db.execute("DROP TABLE IF EXISTS episodes")  # all of it is in the bags
                 self._db.execute(SCHEMA)
                 self._db.execute(f"PRAGMA user_version = {CATALOG_VERSION}")
+
+    def _version(self) -> int:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        return int(version)
 
 
 def find_bags(root: Path) -> Iterator[Path]:

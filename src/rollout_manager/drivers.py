@@ -85,4 +85,6 @@ class NoDriver:
         self._safety.reset()
 
     def step(self, tick: Tick) -> Decision:
-        return Decision(self._safety.hold(("no driver",)).action)
+        # A robot commanded by position holds where it is, which has to be known.
+        seen = tick.proprioception() if self._safety.watches_joints else None
+        return Decision(self._safety.check(None, ("no driver",), seen).action)

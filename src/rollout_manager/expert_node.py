@@ -1,7 +1,10 @@
 """A scripted expert in the place of the policy node: the same topics and services, driven by privileged state."""
 
 import json
+import math
 import sys
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import rclpy
@@ -13,6 +16,7 @@ from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import EXPERTS, expert_noise, make_expert
 from rollout_manager.simulation import state_stamp
 from vla_policy_node.commands import action_to_message, chunk_to_message
+from vla_policy_node.end_effector import make_safety_filter
 from vla_policy_node.exceptions import PolicyNodeError
 from vla_policy_node.messages import vector_from_message
 from vla_policy_node.policy import ActionChunk
@@ -28,7 +32,6 @@ from vla_policy_node.ros_node import (
     subscribers,
     topic_qos,
 )
-from vla_policy_node.safety import SafetyFilter
 from vla_policy_node.spec import load_spec
 from vla_policy_node.topics import ACTION, ACTION_CHUNK, MESSAGE_TYPES, PRIVILEGED_STATE
 
@@ -56,7 +59,11 @@ class ExpertNode:
         check_choices(self.node, {"environment": tuple(EXPERTS)})
         self._spec = load_spec(self._get("robot") or self._get("environment"))
         self._expert = make_expert(self._get("environment"))
-        self._safety = SafetyFilter(self._spec)
+        # The expert keeps the motion limits itself, and sends here what it sends in process.
+        free = partial(replace, velocity=math.inf, acceleration=math.inf, jerk=math.inf, lead=math.inf)
+        self._safety = make_safety_filter(
+            replace(self._spec, action=tuple(map(free, self._spec.action)), workspace=None)
+        )
         self._make = rclpy_maker()
         self._enabled = False
         self._answered = -1

@@ -29,6 +29,8 @@ NODES: dict[str, tuple[str, str]] = {
     "manager": ("rollout_manager.rollout_manager_node", "rollout_manager"),
     "replay": ("rollout_manager.replay_node", "replay_node"),
     "arm": ("rollout_manager.arm_node", "arm_node"),
+    "station": ("rollout_manager.station_node", "station_node"),
+    "teleop": ("rollout_manager.teleop_node", "teleop_node"),
 }
 """What a graph may be made of: the module that is run, and the node's name in its YAML file."""
 
@@ -41,7 +43,7 @@ class NodeConfig:
     """One node to start."""
 
     kind: str
-    """`sim`, `policy`, `expert`, `manager`, `replay` or `arm`."""
+    """`sim`, `policy`, `expert`, `manager`, `replay`, `arm`, `station` or `teleop`."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Override the YAML file's."""
 
@@ -108,7 +110,6 @@ class Graph:
 
     def start(self) -> None:
         """Start all nodes. Raises: GraphError: one cannot be started."""
-        sweep()
         for node in self._config.nodes:
             self.start_node(node)
 
@@ -116,6 +117,7 @@ class Graph:
         """Start one node, configured or not. Raises: GraphError: it runs already, or cannot be started."""
         if node.kind in self._processes and self._processes[node.kind].poll() is None:
             raise GraphError(f"node '{node.kind}' runs already")
+        sweep()  # A node that dies again and again leaves 64 MB each time.
         command = [sys.executable, "-m", NODES[node.kind][0], "--ros-args", "--params-file", str(self._write(node))]
         env = {**ros_environment(self._config.domain_id), **self._config.environment, PARENT_VARIABLE: str(os.getpid())}
         with self.log(node.kind).open("ab") as log:

@@ -9,27 +9,35 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
-from rcl_interfaces.msg import Parameter as ParameterMessage
-from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.executors import Executor
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
 from std_srvs.srv import SetBool, Trigger
 
+from rollout_manager.calls_node import Calls
 from rollout_manager.cdr import stamp_of_cdr
 from rollout_manager.episode import Outcome
 from rollout_manager.live_recording import LiveRecording
 from rollout_manager.rollout import driver_seed
-from rollout_manager.schedule import Schedule, Try
+from rollout_manager.schedule import ROBOT, Schedule, Try
 from rollout_manager.simulation import TaskInfo
+from rollout_manager.station_link_node import STATION, StationLink
+from rollout_manager.stop_recording_node import StopRecording
 from rollout_manager.try_runner import NodeLostError, RefusedError
 from vla_policy_node.messages import observation_topics, text_to_message
 from vla_policy_node.ros_node import message_class, publishers, rclpy_maker, settable, take_waiting, topic_qos
 from vla_policy_node.spec import RobotSpec
-from vla_policy_node.topics import ACTION, ACTION_CHUNK, DIAGNOSTICS, INSTRUCTION, JOINT_STATES, MESSAGE_TYPES, OUTCOME
+from vla_policy_node.topics import (
+    ACTION,
+    ACTION_CHUNK,
+    DIAGNOSTICS,
+    HUMAN_ACTION,
+    INSTRUCTION,
+    MESSAGE_TYPES,
+    OUTCOME,
+)
 
-DRIVERS = {"policy": "policy_node", "expert": "expert_node"}
+DRIVERS = {"policy": "policy_node", "expert": "expert_node", "human": "policy_node"}
 """Which node drives."""
 
 STAND_DOWN_S = 1.0
@@ -61,11 +69,17 @@ class Link:
         schedule: Schedule,
         recording: LiveRecording,
         patience: Patience,
+        scene: str = "sim_node",
     ) -> None:
+        """Args: scene: the node that sets tries up and judges them; of a physical arm the operator's station does."""
         self._node, self._executor, self._spec = node, executor, spec
         self._schedule, self._recording, self._patience = schedule, recording, patience
         self._driver = DRIVERS[schedule.driver]
-        self._lockstep = True
+        self._calls = Calls(node, executor, patience.service_s)
+        self._scene, self._station = scene, None
+        if schedule.environment == ROBOT:
+            self._scene, self._station = STATION, StationLink(node)
+            recording.judged_by("operator")
         self._make = rclpy_maker()
         self._checkpoint = ""
         self._policy_says = ""
@@ -73,7 +87,6 @@ class Link:
         self._active_at = 0.0
         self._stamps: dict[str, int] = {}
         self._streams: dict[tuple[str, str], Any] = {}
-        self._service_clients: dict[str, Any] = {}
         self._inputs = tuple(topic for topic in observation_topics(spec) if topic != INSTRUCTION)
         self._instruction = node.create_publisher(
             message_class(MESSAGE_TYPES[INSTRUCTION]), INSTRUCTION, topic_qos(INSTRUCTION, True)
@@ -81,7 +94,7 @@ class Link:
         self._listen()
 
     def _listen(self) -> None:
-        types = observation_topics(self._spec) | {t: MESSAGE_TYPES[t] for t in (ACTION_CHUNK, ACTION)}
+        types = observation_topics(self._spec) | {t: MESSAGE_TYPES[t] for t in (ACTION_CHUNK, ACTION, HUMAN_ACTION)}
         del types[INSTRUCTION]
         for topic, kind in types.items():
             # Deep enough for whatever comes while a service is waited for: nothing may be missing in the bag.
@@ -93,6 +106,7 @@ class Link:
         for topic, callback in ((OUTCOME, self._on_outcome), (DIAGNOSTICS, self._on_diagnostics)):
             qos = topic_qos(topic, True)
             self._node.create_subscription(message_class(MESSAGE_TYPES[topic]), topic, callback, qos)
+        StopRecording(self._node, self._recording)
 
     def _reliable(self, topic: str) -> bool:
         """A reliable reader gets nothing from a best-effort publisher, such as many a camera is."""
@@ -105,11 +119,11 @@ class Link:
     # What the try runner asks for
 
     def wait_until_ready(self, timeout_s: float) -> None:
-        """Wait until simulator and driver answer. Raises: NodeLostError: one does not within the time."""
+        """Wait until simulator, or station, and driver answer. Raises: NodeLostError: one does not within the time."""
         self._checkpoint = ""
         deadline = time.monotonic() + timeout_s
-        for name in ("sim_node", self._driver):
-            while not self._alive(name):
+        for name in (self._scene, self._driver):
+            while not self._calls.alive(name):
                 if time.monotonic() > deadline:
                     raise NodeLostError(
                         f"{name} did not answer within {timeout_s:.0f} s on ROS_DOMAIN_ID="
@@ -117,10 +131,10 @@ class Link:
                     )
         for topic in self._inputs:
             if not publishers(self._node, topic):
-                self._spin(partial(self._published, topic), 2.0)
+                self._calls.spin(partial(self._published, topic), 2.0)
 
     def disable(self) -> None:
-        self._switch(f"{self._driver}/enable", False)
+        self._calls.switch(f"{self._driver}/enable", False)
 
     def reset(self, attempt: Try) -> TaskInfo:
         changes = {
@@ -130,11 +144,13 @@ class Link:
             "episode_id": attempt.episode_id,
             "attempt": attempt.attempt,
         }
-        self._set("sim_node", changes)
+        if self._station:
+            changes["instruction"] = attempt.instruction
+        self._calls.set(self._scene, changes)
         needed = {topic: {self._node.get_name(), self._driver} for topic in self._inputs}
         if self._schedule.driver == "expert":
             needed = {topic: {self._node.get_name()} for topic in self._inputs}
-        content = self._matched(partial(self._call, "sim_node/reset", Trigger, Trigger.Request()), needed)
+        content = self._matched(partial(self._calls.call, f"{self._scene}/reset", Trigger, Trigger.Request()), needed)
         return TaskInfo(**{f.name: content[f.name] for f in fields(TaskInfo)})
 
     def prepare(self, attempt: Try, info: TaskInfo) -> str:
@@ -153,26 +169,32 @@ class Link:
             changes["slips"] = self._schedule.slips
             changes["pushes"] = self._schedule.pushes
         else:
-            changes["execute_every"] = attempt.execute_every
+            changes |= {"execute_every": attempt.execute_every, "driver": self._schedule.driver}
             if self._schedule.checkpoint != self._checkpoint:
                 changes["checkpoint"] = self._schedule.checkpoint
-        self._set(self._driver, changes)
+        self._calls.set(self._driver, changes)
         self._checkpoint = self._schedule.checkpoint
         return self._checkpoint_digest()
 
     def enable(self) -> None:
-        needed = {ACTION: {"sim_node", self._node.get_name()}, ACTION_CHUNK: {self._node.get_name()}}
-        self._matched(partial(self._switch, f"{self._driver}/enable", True), needed)
+        needed = {ACTION: {self._scene, self._node.get_name()}, ACTION_CHUNK: {self._node.get_name()}}
+        if self._station and not self._calls.spin(self._station.is_ready, 1.0):
+            raise self._station.called_off()
+        self._matched(partial(self._calls.switch, f"{self._driver}/enable", True), needed)
 
     def run(self) -> None:
         self._active_at = time.monotonic()
-        self._switch("sim_node/run", True)
+        self._calls.switch(f"{self._scene}/run", True)
 
     def watch(self) -> Outcome:
         deadline = time.monotonic() + self._patience.try_s
         self._active_at = time.monotonic()
         known = self._writers()
+        if self._station:
+            self._station.begin()
         while self._outcome is None:
+            if self._station:
+                self._station.beat(self._recording.episode_id)
             self._executor.spin_once(timeout_sec=0.2)
             self._recording.check()
             now = time.monotonic()
@@ -184,15 +206,15 @@ class Link:
 
     def stop(self) -> None:
         self.disable()
-        last = int(self._switch("sim_node/run", False)["stamp_ns"])
-        if not self._spin(lambda: all(self._stamps.get(t, 0) >= last for t in self._inputs), 2.0):
+        last = int(self._calls.switch(f"{self._scene}/run", False)["stamp_ns"])
+        if not self._calls.spin(lambda: all(self._stamps.get(t, 0) >= last for t in self._inputs), 2.0):
             late = [t for t in self._inputs if self._stamps.get(t, 0) < last]
             raise NodeLostError(f"the last observation did not arrive on {', '.join(late)}")
 
     def stand_down(self) -> None:
         request = SetBool.Request(data=False)
         with contextlib.suppress(NodeLostError):
-            self._ask(f"{self._driver}/enable", SetBool, request, STAND_DOWN_S)
+            self._calls.ask(f"{self._driver}/enable", SetBool, request, STAND_DOWN_S)
 
     # Topics
 
@@ -203,7 +225,10 @@ class Link:
                 self._receive(other, other_kind, waiting)
 
     def _receive(self, topic: str, kind: str, cdr: bytes) -> None:
-        self._active_at = time.monotonic()
+        if (
+            topic == ACTION or self._scene == "sim_node"
+        ):  # Other arms sense on, whoever is lost; what drives them says so.
+            self._active_at = time.monotonic()
         stamp_ns = stamp_of_cdr(cdr)
         self._stamps[topic] = stamp_ns
         self._recording.record(topic, kind, stamp_ns, cdr)
@@ -212,8 +237,10 @@ class Link:
         content = json.loads(message.data)
         if content.get("episode_id") != self._recording.episode_id:
             return  # Latched: the outcome of an earlier try.
+        if "author" in content:
+            self._recording.judged_by(content["author"])
         self._outcome = Outcome.from_dict({f.name: content[f.name] for f in fields(Outcome)})
-        self._recording.epilogue(OUTCOME, MESSAGE_TYPES[OUTCOME], serialize_message(message))
+        self._recording.record_now(OUTCOME, MESSAGE_TYPES[OUTCOME], serialize_message(message))
 
     def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:
@@ -227,63 +254,38 @@ class Link:
         deadline = time.monotonic() + self._patience.start_s
         while True:
             content = ask()
+            if self._station and self._station.tell(content):
+                deadline = time.monotonic() + self._patience.start_s  # A person may take as long as they like.
+                self._calls.spin(lambda: False, 0.2)
+                continue
             missing = {t: names - set(content["listeners"].get(t, ())) for t, names in needed.items()}
             if not any(missing.values()):
                 return content
             if time.monotonic() > deadline:
                 lost = "; ".join(f"{', '.join(sorted(n))} on {t}" for t, n in missing.items() if n)
                 raise NodeLostError(f"not listening within {self._patience.start_s:.0f} s: {lost}")
-            self._spin(lambda: False, 0.05)
-
-    def _switch(self, service: str, on: bool) -> Mapping[str, Any]:
-        return self._call(service, SetBool, SetBool.Request(data=on))
-
-    def _call(self, service: str, kind: Any, request: Any) -> Mapping[str, Any]:
-        response = self._ask(service, kind, request, self._patience.service_s)
-        if not response.success:
-            raise RefusedError(f"{service}: {response.message}")
-        return json.loads(response.message) if response.message.startswith("{") else {}
-
-    def _set(self, node: str, changes: Mapping[str, Any]) -> None:
-        parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in changes.items()]
-        answer = self._ask(
-            f"{node}/set_parameters", SetParameters, SetParameters.Request(parameters=parameters),
-            self._patience.service_s,
-        )  # fmt: skip
-        refused = [
-            f"{_describe(p)}: {r.reason}" for p, r in zip(parameters, answer.results, strict=True) if not r.successful
-        ]
-        if refused:
-            raise RefusedError(f"{node} refuses {'; '.join(refused)}")
+            self._calls.spin(lambda: False, 0.05)
 
     def _checkpoint_digest(self) -> str:
         if self._schedule.driver == "expert":
             return ""
-        about = self._call(f"{self._driver}/describe", Trigger, Trigger.Request())
+        about = self._calls.call(f"{self._driver}/describe", Trigger, Trigger.Request())
         if about["spec_digest"] != self._info.spec_digest:
             raise RefusedError(
-                f"{self._driver} is configured for robot '{about['robot']}' ({about['spec_digest']}), but sim_node "
-                f"simulates '{self._info.robot}' ({self._info.spec_digest})"
+                f"{self._driver} is configured for robot '{about['robot']}' ({about['spec_digest']}), but "
+                f"{self._scene} is '{self._info.robot}' ({self._info.spec_digest})"
             )
         return str(about["checkpoint_digest"])
 
-    def _alive(self, node: str) -> bool:
-        request = GetParameters.Request(names=["use_sim_time"])
-        try:
-            self._ask(f"{node}/get_parameters", GetParameters, request, 1.0)
-        except NodeLostError:
-            return False
-        return True
-
     def _writers(self) -> dict[str, set[bytes]]:
         """The endpoints of either node by which a restarted one is told from the one that was there before."""
-        topics = {"sim_node": JOINT_STATES, self._driver: ACTION}
+        topics = {self._scene: OUTCOME, self._driver: ACTION}
         found = {name: self._node.get_publishers_info_by_topic(topic) for name, topic in topics.items()}
         return {name: {bytes(info.endpoint_gid) for info in infos} for name, infos in found.items()}
 
     def _why_silent(self, known: Mapping[str, set[bytes]]) -> str:
         """In words. Args: known: the nodes' endpoints when the try began."""
-        dead = [name for name in ("sim_node", self._driver) if not self._alive(name)]
+        dead = [name for name in (self._scene, self._driver) if not self._calls.alive(name)]
         what = f"nothing happened for {self._patience.stall_s:.0f} s"
         if dead:
             return f"{what}: {' and '.join(dead)} died or hangs"
@@ -295,28 +297,3 @@ class Link:
         return f"{what} though all nodes answer" + (
             f"; {self._driver} says: {self._policy_says}" * bool(self._policy_says)
         )
-
-    def _ask(self, service: str, kind: Any, request: Any, timeout_s: float) -> Any:
-        client = self._service_clients.get(service)
-        if client is None:
-            client = self._service_clients[service] = self._node.create_client(kind, service)
-        if not self._spin(client.service_is_ready, timeout_s):
-            raise NodeLostError(f"service {service} is not there")
-        future = client.call_async(request)
-        self._executor.spin_until_future_complete(future, timeout_s)
-        if not future.done():
-            client.remove_pending_request(future)
-            raise NodeLostError(f"{service.split('/')[0]} did not answer {service} within {timeout_s:.0f} s")
-        return future.result()
-
-    def _spin(self, until: Callable[[], bool], timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
-        while not until():
-            if time.monotonic() > deadline:
-                return False
-            self._executor.spin_once(timeout_sec=0.02)
-        return True
-
-
-def _describe(parameter: ParameterMessage) -> str:
-    return f"{parameter.name} = {Parameter.from_parameter_msg(parameter).value!r}"

@@ -8,7 +8,7 @@ from rollout_manager.exceptions import BagError
 from rollout_manager.labels import append_label
 from rollout_manager.recorder import EpisodeRecorder
 from rollout_manager.simulation import TaskInfo
-from rollout_manager.success import simulator_label
+from rollout_manager.success import label_of
 
 Record = Literal["all", "none"]
 
@@ -24,18 +24,23 @@ class LiveRecording:
         self._header: EpisodeHeader | None = None
         self._preface: tuple[str, str, bytes] | None = None
         self._first_ns = self._last_ns = 0
+        self._author = ""
 
     @property
     def episode_id(self) -> str:
         """Of the try that is being recorded, else empty."""
         return self._header.episode_id if self._header is not None else ""
 
+    def judged_by(self, author: str) -> None:
+        """Who says how tries end: an operator, or, where it is empty, a simulator."""
+        self._author = author
+
     def preface(self, topic: str, kind: str, cdr: bytes) -> None:
         """A message without a stamp that the next try begins with."""
         self._preface = (topic, kind, cdr)
 
-    def epilogue(self, topic: str, kind: str, cdr: bytes) -> None:
-        """A message without a stamp, recorded at the newest stamp so far."""
+    def record_now(self, topic: str, kind: str, cdr: bytes) -> None:
+        """A message without a stamp that counts: it is recorded at the newest stamp so far."""
         if self._recorder is not None:
             self._recorder.record(topic, kind, self._last_ns, cdr)
 
@@ -69,5 +74,5 @@ class LiveRecording:
         if recorder is None or header is None:
             return None
         path = recorder.abort(outcome.reason) if outcome.ending == "aborted" else recorder.finish(outcome)
-        append_label(path, simulator_label(header, outcome))
+        append_label(path, label_of(header, outcome, self._author))
         return path

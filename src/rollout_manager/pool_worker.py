@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from rollout_manager.decisions import DecisionLog, ReplayDriver
 from rollout_manager.drivers import ExpertDriver, NoDriver, PolicyDriver, TakeoverDriver
 from rollout_manager.env import Env
 from rollout_manager.envs.registry import make_env
@@ -18,21 +19,10 @@ from rollout_manager.exceptions import SimulatorError
 from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import Expert, expert_noise, make_expert
 from rollout_manager.pool_request import EpisodeRequest
-from rollout_manager.rollout import (
-    Decision,
-    DecisionLog,
-    Driver,
-    EpisodeResult,
-    Observer,
-    ReplayDriver,
-    Tick,
-    describe,
-    new_header,
-    run_episode,
-)
+from rollout_manager.rollout import Decision, Driver, EpisodeResult, Observer, Tick, describe, new_header, run_episode
 from rollout_manager.success import simulator_label
 from vla_policy_node.chunking import make_executor
-from vla_policy_node.safety import SafetyFilter
+from vla_policy_node.end_effector import make_safety_filter
 from vla_policy_node.spec import load_spec
 
 if TYPE_CHECKING:  # It imports torch, which only policies need.
@@ -134,7 +124,7 @@ class Worker:
     def _driver(self, request: EpisodeRequest, env: Env) -> tuple[Driver, str]:
         """The driver, and the digest of its checkpoint."""
         if request.driver == "none":
-            return NoDriver(SafetyFilter(env.spec)), ""
+            return NoDriver(make_safety_filter(env.spec)), ""
         if request.driver == "policy":
             return self._policy_driver(request, env, request.exploration)
         noise = expert_noise(request.environment, env.spec, request.exploration, request.noise_correlation)
@@ -151,7 +141,8 @@ class Worker:
 
         policy = self._load(request, env)
         executor = make_executor(request.execute, env.spec.period_ns, request.execute_every)
-        return PolicyDriver(exploring(policy, exploration), executor, SafetyFilter(env.spec)), policy.checkpoint_digest
+        safety = make_safety_filter(env.spec)
+        return PolicyDriver(exploring(policy, exploration), executor, safety), policy.checkpoint_digest
 
     def _expert(self, environment: str) -> Expert:
         if environment not in self._experts:

@@ -21,7 +21,7 @@ from vla_policy_node.topics import ACTION, ACTION_CHUNK, INSTRUCTION, MESSAGE_TY
 
 MAX_QUEUED_BYTES = 256 << 20
 """Two seconds of four raw 640x480 cameras at 30 Hz: a disk that stalls for longer than that loses messages."""
-IDLE_S = 0.1
+IDLE_S = 0.05
 
 
 def start_writer(root: Path | str, header: EpisodeHeader) -> EpisodeWriter:

@@ -15,11 +15,14 @@ from rollout_manager.bag import EpisodeReader, recover_all
 from rollout_manager.envs.tasks import find_task, suites_of
 from rollout_manager.episode import ControlMode
 from rollout_manager.exceptions import RolloutError, ScheduleError
+from rollout_manager.labels import append_label, read_labels
 from rollout_manager.link_node import Link, Patience
 from rollout_manager.live_recording import LiveRecording
 from rollout_manager.results import EpisodeResultRow, append_result, read_results
-from rollout_manager.schedule import Schedule, ScheduleEntry, Try, load_schedule, next_try, remaining
+from rollout_manager.schedule import ROBOT, Schedule, ScheduleEntry, Try, load_schedule, next_try, remaining
 from rollout_manager.simulation import TaskInfo
+from rollout_manager.station import by_operator
+from rollout_manager.success import simulator_label
 from rollout_manager.try_runner import NodeLostError, TryResult, run_try
 from vla_policy_node.exceptions import PolicyNodeError
 from vla_policy_node.ros_node import ParameterError, check_choices, declare, end_with_parent, exit_process
@@ -27,15 +30,17 @@ from vla_policy_node.spec import load_spec
 
 PARAMETERS: dict[str, tuple[Any, str]] = {
     "schedule": ("", "YAML file of the tries to make; empty: `episodes` seeds of `task`"),
-    "environment": ("metaworld", "without a schedule: which simulator"),
-    "driver": ("policy", "without a schedule: policy or expert"),
+    "environment": ("metaworld", "without a schedule: which simulator; robot: a physical arm with an operator"),
+    "driver": ("policy", "without a schedule: policy, expert, or human, who teleoperates"),
     "task": ("", "without a schedule: the task to try: its name, a part that no other task has, or suite/index"),
+    "instruction": ("", "without a schedule: what a physical arm is told; empty: the task's name"),
     "suite": ("", "without a schedule: the suite that the task is of, where its name alone does not say"),
     "episodes": (10, "without a schedule: how many initial states, seeds first_seed, first_seed + 1, ..."),
     "first_seed": (0, "without a schedule: the first initial state"),
     "checkpoint": ("", "folder of the checkpoint; overrides the schedule's"),
     "robot": ("", "name in config/robots/, or the path of a robot's YAML file; empty: the environment's own"),
     "mode": ("lockstep", "what the simulator runs in: lockstep or real_time; noted in the bags"),
+    "simulator": ("sim_node", "node that sets tries up and judges them: sim_node, or arm_node in real time"),
     "output": ("runs/rollouts", "folder of the bags"),
     "results": ("", "CSV file, a row a try; empty: results.csv in the folder of the bags"),
     "record": ("all", "all: every try becomes a bag; none: only a row in the results"),
@@ -45,7 +50,12 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
     "try_timeout_s": (600.0, "wall-clock limit of one try"),
     "max_aborted": (5, "tries aborted in a row before the manager gives up"),
 }
-CHOICES = {"mode": ("lockstep", "real_time"), "record": ("all", "none"), "driver": ("policy", "expert")}
+CHOICES = {
+    "simulator": ("sim_node", "arm_node"),
+    "mode": ("lockstep", "real_time"),
+    "record": ("all", "none"),
+    "driver": ("policy", "expert", "human"),
+}
 
 
 class RolloutManager:
@@ -57,8 +67,10 @@ class RolloutManager:
         declare(node, PARAMETERS)
         check_choices(node, CHOICES)
         self._schedule = self._read_schedule()
-        self._spec = load_spec(self._get("robot") or self._schedule.environment)
         self._mode: ControlMode = self._get("mode")
+        if self._schedule.environment == ROBOT and (not self._get("robot") or self._mode != "real_time"):
+            raise ScheduleError("environment 'robot' needs the parameters robot (its file) and mode 'real_time'")
+        self._spec = load_spec(self._get("robot") or self._schedule.environment)
         self._output = Path(self._get("output"))
         self._results = Path(self._get("results") or self._output / "results.csv")
         self._recording = LiveRecording(self._output, self._get("record"))
@@ -66,7 +78,12 @@ class RolloutManager:
         patience = Patience(
             self._get("service_timeout_s"), self._get("stall_timeout_s"), self._start_s, self._get("try_timeout_s")
         )
-        self._link = Link(node, executor, self._spec, self._schedule, self._recording, patience)
+        scene = self._get("simulator")
+        if scene == "arm_node" and (self._mode != "real_time" or self._schedule.driver != "policy"):
+            raise ScheduleError(
+                "arm_node runs in real time and is driven by a policy: set mode real_time, driver policy"
+            )
+        self._link = Link(node, executor, self._spec, self._schedule, self._recording, patience, scene)
         self._aborted_in_a_row = 0
 
     def run(self) -> None:
@@ -100,7 +117,7 @@ class RolloutManager:
             self._aborted_in_a_row = 0
             succeeded[attempt.episode_id] = outcome.success
             return
-        self._aborted_in_a_row += 1
+        self._aborted_in_a_row += not by_operator(outcome)
         if self._aborted_in_a_row >= self._get("max_aborted"):
             raise NodeLostError(f"{self._aborted_in_a_row} tries in a row were aborted, the last one: {outcome.reason}")
         self._link.wait_until_ready(self._start_s)
@@ -113,9 +130,11 @@ class RolloutManager:
         if path:
             schedule = load_schedule(Path(path))
         elif self._get("task"):
-            task = find_task(suites_of(self._get("environment")), self._get("task"), self._get("suite"))
+            task = self._get("task")
+            if self._get("environment") != ROBOT:
+                task = find_task(suites_of(self._get("environment")), task, self._get("suite"))
             seeds = range(self._get("first_seed"), self._get("first_seed") + self._get("episodes"))
-            entries = tuple(ScheduleEntry(task, seed) for seed in seeds)
+            entries = tuple(ScheduleEntry(task, seed, instruction=self._get("instruction")) for seed in seeds)
             schedule = Schedule(self._get("environment"), self._get("driver"), entries)
         else:
             raise ScheduleError("nothing to try: give the parameter schedule (a YAML file), or task")
@@ -141,6 +160,8 @@ class RolloutManager:
 
     def _adopt(self, bag: Path) -> bool:
         reader = EpisodeReader(bag)
+        if not read_labels(bag):
+            append_label(bag, simulator_label(reader.header, reader.outcome))
         append_result(self._results, EpisodeResultRow.of(reader.header, reader.outcome))
         return reader.outcome.success
 

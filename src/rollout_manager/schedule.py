@@ -11,7 +11,10 @@ from rollout_manager.episode import episode_id
 from rollout_manager.exceptions import ScheduleError
 from vla_policy_node.locations import read_yaml
 
-ScheduleDriver = Literal["policy", "expert"]
+ScheduleDriver = Literal["policy", "expert", "human"]
+
+ROBOT = "robot"
+"""The environment of a physical arm: an operator's station stands where a simulator does."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class ScheduleEntry:
     """Steps; 0: the environment's own limit."""
     first_attempt: int = 0
     """Number of the first of the attempts; where the state was tried before, one that is not given yet."""
+    instruction: str = ""
+    """What a physical arm is told; empty: the task's name. Simulators have instructions of their own."""
 
     def __post_init__(self) -> None:
         where = f"schedule: task '{self.task}' seed {self.seed}"
@@ -40,6 +45,8 @@ class ScheduleEntry:
             raise ScheduleError(f"{where}: time_limit {self.time_limit!r} is not 0 or more steps")
         if not isinstance(self.first_attempt, int) or self.first_attempt < 0:
             raise ScheduleError(f"{where}: first_attempt {self.first_attempt!r} is not 0, 1, 2, ...")
+        if not isinstance(self.instruction, str):
+            raise ScheduleError(f"{where}: instruction {self.instruction!r} is not a text")
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,8 @@ class Try:
     time_limit: int
     execute_every: int
     """Actions of a chunk that are executed before the next is asked for; 0: all of them."""
+    instruction: str = ""
+    """What a physical arm is told; empty: the task's name."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,12 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.driver not in get_args(ScheduleDriver):
             raise ScheduleError(f"schedule: driver '{self.driver}' is not one of {', '.join(get_args(ScheduleDriver))}")
+        if self.environment == ROBOT and self.driver == "expert":
+            raise ScheduleError("schedule: no scripted expert drives environment 'robot'; valid are policy, human")
+        if told := [e.instruction for e in self.entries if e.instruction and self.environment != ROBOT]:
+            raise ScheduleError(
+                f"schedule: instruction '{told[0]}': '{self.environment}' has its own; for 'robot' only"
+            )
         if not self.entries:
             raise ScheduleError("schedule: no entries; give at least one task and seed")
         if not self.execute_every or not all(isinstance(n, int) and n >= 0 for n in self.execute_every):
@@ -106,6 +121,7 @@ class Schedule:
             float(entry.attempts[k]),
             entry.time_limit,
             in_turn(self.execute_every, k),
+            entry.instruction,
         )
 
 

@@ -3,8 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import rclpy
@@ -15,11 +14,12 @@ from rollout_manager.env import Env
 from rollout_manager.envs.registry import ENVIRONMENTS, make_env
 from rollout_manager.episode import Outcome
 from rollout_manager.exceptions import RolloutError, SimulatorError
-from rollout_manager.simulation import Simulation, state_to_message
+from rollout_manager.simulation import TRY_PARAMETERS, Simulation, outcome_text, refusal, state_to_message
 from vla_policy_node.commands import action_from_message
+from vla_policy_node.end_effector import make_safety_filter
 from vla_policy_node.exceptions import MessageError, PolicyNodeError
 from vla_policy_node.messages import readings_to_messages, text_to_message
-from vla_policy_node.observation import Float32Array
+from vla_policy_node.observation import Float32Array, proprioception_of
 from vla_policy_node.ros_node import (
     check_choices,
     declare,
@@ -33,7 +33,6 @@ from vla_policy_node.ros_node import (
     subscribers,
     topic_qos,
 )
-from vla_policy_node.safety import SafetyFilter
 from vla_policy_node.spec import NANOSECONDS, load_spec
 from vla_policy_node.topics import (
     ACTION,
@@ -50,11 +49,7 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
     "robot": ("", "name in config/robots/, or the path of a robot's YAML file; empty: the environment's own"),
     "rules": ("", "YAML file of success rules; empty: the simulator's own"),
     "mode": ("lockstep", "lockstep: a step for every command; real_time: a step every period"),
-    "task": ("", "task that ~/reset sets up, by its full name"),
-    "seed": (0, "initial state that ~/reset sets up"),
-    "time_limit_steps": (0, "steps after which the try is truncated; 0: the task's own limit"),
-    "episode_id": ("", "name of the try, told again with its outcome"),
-    "attempt": (0, "which try from this initial state it is, told again with its outcome"),
+    **TRY_PARAMETERS,
     "command_timeout_s": (0.5, "real time: age after which a command counts for nothing and the arm holds"),
 }
 UNNAMED = "UNKNOWN"
@@ -74,7 +69,7 @@ class SimNode:
         started = time.monotonic()
         spec = load_spec(self._get("robot") or self._get("environment"))
         self._env: Env = make_env(self._get("environment"), spec, self._get("rules"))
-        self._simulation = Simulation(self._env)
+        self._simulation = Simulation(self._env) if self._lockstep else Simulation(self._env, apart_ns=0)
         self._refuse_second(started)
         self._make = rclpy_maker()
         self._publishers = {topic: self._publisher(topic, kind) for topic, kind in self._topics().items()}
@@ -87,7 +82,7 @@ class SimNode:
         self.node.add_on_set_parameters_callback(self._on_parameters)
         self._running = False
         self._published_ns = 0
-        self._safety = SafetyFilter(self._env.spec)
+        self._safety = make_safety_filter(self._env.spec)
         self._command: tuple[int, Float32Array] | None = None
         if not self._lockstep:
             self.node.create_timer(self._env.spec.period_ns / NANOSECONDS, self._on_period)
@@ -126,15 +121,12 @@ class SimNode:
             time.sleep(0.02)
 
     def _on_parameters(self, changes: list[Any]) -> Any:
-        reason = ""
         for change in changes:
             if change.name in ("environment", "robot", "rules", "mode") and change.value != self._get(change.name):
-                reason = f"{change.name} is fixed when the node starts (now '{self._get(change.name)}')"
-            elif change.name == "task" and change.value not in ("", *self._env.tasks):
-                reason = _error_of(partial(self._env.instruction, change.value))
-            elif change.name in ("seed", "time_limit_steps") and change.value < 0:
-                reason = f"{change.name} {change.value} is negative"
-        return result(reason)
+                return result(f"{change.name} is fixed when the node starts (now '{self._get(change.name)}')")
+            if reason := refusal(self._env, change.name, change.value):
+                return result(reason)
+        return result("")
 
     def _on_reset(self, request: Any, response: Any) -> Any:
         self._running = False
@@ -142,12 +134,15 @@ class SimNode:
         self._safety.reset()
         try:
             self._refuse_rival()
-            info = self._simulation.reset(
-                self._get("task"), self._get("seed"), self._get("time_limit_steps"), self._now()
-            )
+            now_ns = self._now()
+            info = self._simulation.reset(self._get("task"), self._get("seed"), self._get("time_limit_steps"), now_ns)
         except RolloutError as error:
             response.success, response.message = False, str(error)
             return response
+        if not self._lockstep:
+            # Stamps are the clock's own there. The try's own time, which keeps a second's distance from the last try's,
+            # may be ahead of it: everything would count as an earlier try's until the clock has caught up.
+            info = replace(info, first_stamp_ns=now_ns)
         listeners = {topic: subscribers(self.node, topic) for topic in self._publishers}
         response.success, response.message = True, json.dumps({**info.to_dict(), "listeners": listeners})
         return response
@@ -189,7 +184,15 @@ class SimNode:
         limit_ns = self._get("command_timeout_s") * NANOSECONDS
         fresh = self._command is not None and self._now() - self._command[0] <= limit_ns
         action = self._command[1] if fresh and self._command is not None else None
-        self._step(self._safety.check(action, () if fresh else ("no fresh command",)).action)
+        reasons = () if fresh else ("no fresh command",)
+        self._step(self._safety.check(action, reasons, self._proprioception()).action)
+
+    def _proprioception(self) -> Float32Array | None:
+        """Where a robot commanded by position stands; None for others."""
+        if not self._safety.watches_joints:
+            return None
+        readings = self._env.read(cameras=False)
+        return proprioception_of(self._env.spec, readings.joints, readings.ee_pose)
 
     def _step(self, action: Float32Array) -> None:
         try:
@@ -203,8 +206,7 @@ class SimNode:
 
     def _end(self, outcome: Outcome) -> None:
         about = {name: self._get(name) for name in ("episode_id", "task", "seed", "attempt")}
-        content = about | outcome.to_dict()
-        self._publishers[OUTCOME].publish(text_to_message(self._make, json.dumps(content, sort_keys=True)))
+        self._publishers[OUTCOME].publish(text_to_message(self._make, outcome_text(about, outcome)))
 
     def _publish_observation(self) -> None:
         """Everything the arm senses, all with one stamp; the policy's own topics come last."""
@@ -218,14 +220,6 @@ class SimNode:
 
     def _now(self) -> int:
         return int(self.node.get_clock().now().nanoseconds)
-
-
-def _error_of(attempt: Callable[[], object]) -> str:
-    try:
-        attempt()
-    except RolloutError as error:
-        return str(error)
-    return ""
 
 
 def main() -> int:

@@ -1,16 +1,27 @@
 """One try in a simulated robot as others drive it from outside: reset, observe, apply, ended. No ROS, no clock."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rollout_manager.env import Env
+from rollout_manager.env import Env, StepResult
 from rollout_manager.episode import Outcome
-from rollout_manager.exceptions import SimulatorError
+from rollout_manager.exceptions import RolloutError, SimulatorError
 from vla_policy_node.messages import MessageMaker
 from vla_policy_node.observation import Float32Array, Float64Array, Readings
 from vla_policy_node.spec import NANOSECONDS
 
 STAMP_LABEL = "stamp_ns"
+
+TRY_PARAMETERS: dict[str, tuple[Any, str]] = {
+    "task": ("", "task that ~/reset sets up, by its full name"),
+    "seed": (0, "initial state that ~/reset sets up"),
+    "time_limit_steps": (0, "steps after which the try is truncated; 0: the task's own limit"),
+    "episode_id": ("", "name of the try, told again with its outcome"),
+    "attempt": (0, "which try from this initial state it is, told again with its outcome"),
+}
+"""What a node is told of a try before `~/reset`: default and meaning by name."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,10 @@ class TaskInfo:
 class Simulation:
     """An environment, the try it is in, and that try's clock: one period a step, never backwards."""
 
-    def __init__(self, env: Env) -> None:
+    def __init__(self, env: Env, apart_ns: int = NANOSECONDS) -> None:
+        """Args: apart_ns: between the stamps of two tries, so that no observation of the one can pass for one of the
+        other; 0 where stamps are those of a clock, which sees to that itself."""
+        self._apart_ns = apart_ns
         self.env = env
         self.info: TaskInfo | None = None
         self.outcome: Outcome | None = None
@@ -58,8 +72,7 @@ class Simulation:
         self.info = None
         self.env.reset(task, seed)
         self.outcome, self._steps, self._best = None, 0, 0.0
-        # A second between two tries, so that no observation of the one can pass for one of the other.
-        self.stamp_ns = max(now_ns, self.stamp_ns + NANOSECONDS)
+        self.stamp_ns = max(now_ns, self.stamp_ns + self._apart_ns) if self._apart_ns else now_ns
         self.info = TaskInfo(
             environment=self.env.name,
             task=task,
@@ -88,9 +101,18 @@ class Simulation:
         Raises:
             SimulatorError: no try is running, or the environment cannot take the action.
         """
+        if not self.running:
+            raise SimulatorError("no try is running; reset first")
+        return self.judge(self.env.step(action))
+
+    def judge(self, result: StepResult) -> Outcome | None:
+        """Count one more period and what it led to; the outcome where that ended the try.
+
+        Raises:
+            SimulatorError: no try is running.
+        """
         if self.info is None or self.outcome is not None:
             raise SimulatorError("no try is running; reset first")
-        result = self.env.step(action)
         self._steps += 1
         self.stamp_ns += self.env.spec.period_ns
         self._best = max(self._best, result.progress)
@@ -106,6 +128,23 @@ class Simulation:
         """End the try for a reason that says nothing about the task."""
         self.outcome = Outcome("aborted", self._steps, self._best, reason)
         return self.outcome
+
+
+def refusal(env: Env, name: str, value: Any) -> str:
+    """Why one of `TRY_PARAMETERS` cannot have a value; empty where it can."""
+    if name == "task" and value not in ("", *env.tasks):
+        try:
+            env.instruction(value)
+        except RolloutError as error:
+            return str(error)
+    if name in ("seed", "time_limit_steps") and value < 0:
+        return f"{name} {value} is negative"
+    return ""
+
+
+def outcome_text(about: Mapping[str, Any], outcome: Outcome) -> str:
+    """What is said on /episode/outcome: JSON. Args: about: which try it was, and what else is to be told of it."""
+    return json.dumps({**about, **outcome.to_dict()}, sort_keys=True)
 
 
 def state_to_message(make: MessageMaker, stamp_ns: int, state: Float64Array) -> Any:

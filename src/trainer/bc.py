@@ -8,7 +8,7 @@ its own (`validation`): held-out loss says little about success.
 
 import importlib.metadata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from trainer.filter import select
 from trainer.loop import TrainResult, Validate, derived_seed, train
 from trainer.sampler import WindowSampler
 from vla_policy_node.checkpoint import Lineage, load_checkpoint, load_network
+from vla_policy_node.familiarity import typical_views
 from vla_policy_node.network.config import NetworkConfig, load_network_config
 from vla_policy_node.network.vla import VLANetwork
 from vla_policy_node.normalization import Statistics, compute_statistics
@@ -139,7 +140,7 @@ def behaviour_cloning(
     """
     model, before = _begin(episodes, spec, network, training, start, statistics)
     seen = _with_features(episodes, model, training, cache, visible)
-    dataset = WindowDataset(seen, spec, model.config.horizon)
+    dataset = WindowDataset(seen, spec, model.config.horizon, training.learn_from == "human")
     sampler = WindowSampler(dataset, training.batch_size, training.expert_share, training.seed)
     lineage = Lineage(
         parent=load_checkpoint(start).digest if start else "",
@@ -185,5 +186,12 @@ def _begin(
     torch.manual_seed(derived_seed(training.seed, 0, 1_000))
     if statistics is None:
         data = WindowDataset(episodes, spec, config.horizon)
-        statistics = compute_statistics(spec, data.proprioception, data.actions)
+        scales = compute_statistics(spec, data.proprioception, data.actions)
+        statistics = replace(scales, views=_views(episodes, spec))
     return VLANetwork(config, spec, statistics), Lineage()
+
+
+def _views(episodes: Sequence[EpisodeArrays], spec: RobotSpec) -> tuple[tuple[tuple[float, ...], ...], ...]:
+    """What each camera typically showed, by the first, the middle and the last frame of each episode."""
+    frames = [e.images[k] for e in episodes for k in sorted({0, len(e) // 2, len(e) - 1})]
+    return tuple(typical_views([frame[camera] for frame in frames]) for camera in range(len(spec.cameras)))

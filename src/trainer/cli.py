@@ -23,9 +23,12 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "report": ("trainer.commands.report", "make the report of a run anew"),
     "bags": ("trainer.commands.bags", "list, show, verify or recover recorded episodes"),
     "label": ("trainer.commands.label", "say how an episode went, overruling earlier labels"),
-    "replay": ("trainer.commands.replay", "recorded tries again: in the simulator, beside a policy, or as topics"),
+    "replay": (
+        "trainer.commands.replay",
+        "recorded tries again: in the simulator, on an arm, beside a policy, or as topics",
+    ),
     "up": ("trainer.commands.up", "start the ROS nodes of a configuration, without ROS installed"),
-    "robot": ("trainer.commands.robot", "check: whether a robot offers what its file says"),
+    "robot": ("trainer.commands.robot", "check: whether a robot offers what its file says; limits: those of a model"),
     "doctor": ("trainer.commands.doctor", "what of this machine is ready, what is not, and the command that mends it"),
     "demo": ("trainer.commands.demo", "the whole loop on simulated tasks, with a report at the end"),
 }

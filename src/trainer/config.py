@@ -246,6 +246,9 @@ class TrainingConfig:
     """Parts that a batch is computed in, one after the other, to save memory."""
     expert_share: float = 0.5
     """Share of demonstrations in each batch where there are rollouts too."""
+    learn_from: Literal["all", "human"] = "all"
+    """Of tries that a policy began: every step, or only those at which a human had taken over (HG-DAgger, Kelly et al.
+    2019); one without any is then not learned from."""
     seed: int = 0
     """Fixes the network's first weights and, with the step, all that is random in it."""
     threads: int = 2

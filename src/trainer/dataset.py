@@ -49,11 +49,17 @@ class Batch:
 class WindowDataset:
     """Every window of some episodes, numbered from 0. Images and features stay on disk until a batch asks for them."""
 
-    def __init__(self, episodes: Sequence[EpisodeArrays], spec: RobotSpec, chunk: int) -> None:
-        """Args: episodes: in an order that fixes the windows' numbers; spec: theirs; chunk: H, actions a window.
+    def __init__(self, episodes: Sequence[EpisodeArrays], spec: RobotSpec, chunk: int, by_human: bool = False) -> None:
+        """
+        Args:
+            episodes: in an order that fixes the windows' numbers.
+            spec: theirs.
+            chunk: H, actions a window.
+            by_human: of tries that a policy began, only what a human drove is learned from.
 
         Raises:
-            DatasetError: there is no episode, the chunk is not positive, or only some episodes have features.
+            DatasetError: there is no episode, the chunk is not positive, only some episodes have features, or there is
+                no step to learn from.
         """
         if not episodes or chunk < 1:
             raise DatasetError(f"a dataset needs an episode and a chunk; there are {len(episodes)}, chunk {chunk}")
@@ -71,7 +77,11 @@ class WindowDataset:
         self.step_of: Int64Array = np.arange(lengths.sum(), dtype=np.int64) - starts[self.episode_of]
         self.proprioception = np.concatenate([np.asarray(e.proprioception) for e in episodes])
         self.actions = np.concatenate([np.asarray(e.actions) for e in episodes])
-        runs = [e.run_ends(spec.period_ns) + start for e, start in zip(episodes, starts, strict=True)]
+        self.learned: BoolArray = np.concatenate([e.learned(by_human) for e in episodes])
+        """Shape (N,): which windows begin with a step that is learned from."""
+        if not self.learned.any():
+            raise DatasetError(f"a human drove no step of {len(episodes)} episodes; set training.learn_from to all")
+        runs = [e.run_ends(spec.period_ns, by_human) + start for e, start in zip(episodes, starts, strict=True)]
         self._run_ends: Int64Array = np.concatenate(runs)
         self._instruction_ids: Int64Array = np.concatenate([self._numbers(e) for e in episodes])
 

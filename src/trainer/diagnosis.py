@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from rollout_manager.envs.libero.package import DOWNLOAD, INSTALL, PACKAGES, SCORED_MUJOCO, mujoco_effect
+from rollout_manager.shared_memory import Stale
 from trainer.probes import Probe
 
 State = Literal["ok", "note", "missing"]
@@ -26,6 +27,9 @@ WHOLE_ASSETS = 400 * 10**6
 """Bytes; the assets as published are 422 MB."""
 
 SETUP = "make setup"
+CLEAN = "fastdds shm clean"
+"""Fast DDS's own command: removes the shared memory of processes that are dead, and nothing else."""
+NOTHING_LEFT = Stale(0, 0)
 LIBRARIES = {"osmesa": "libosmesa6", "egl": "libegl1"}
 """The system's package behind each of MUJOCO_GL's values that render without a display."""
 
@@ -173,13 +177,17 @@ def assets(found: Assets | None, error: str = "") -> Finding:
     return Finding("LIBERO assets", "note", text, needed=False)
 
 
-def shared_memory(total: int, free: int) -> Finding:
-    """Args: total, free: bytes of /dev/shm; zero where there is none."""
+def shared_memory(total: int, free: int, left: Stale = NOTHING_LEFT) -> Finding:
+    """Args: total, free: bytes of /dev/shm, zero where there is none; left: what killed nodes have left there."""
     text = f"{free / GIB:.2f} of {total / GIB:.2f} GiB free in /dev/shm"
+    if left.segments:
+        text += f"; nodes that were killed left {left.segments} segments of {left.size / GIB:.2f} GiB in all"
     if free >= NODES * SEGMENT:
-        return Finding("shared memory", "ok", text)
+        return Finding("shared memory", "note" if left.segments else "ok", text, CLEAN if left.segments else "")
     text += f"; a graph of {NODES} nodes takes {NODES * SEGMENT / GIB:.2f} GiB"
-    advice = "docker run --shm-size=1g ..." if total < NODES * SEGMENT else "ls -lS /dev/shm"
+    advice = CLEAN if free + left.size >= NODES * SEGMENT else "ls -lS /dev/shm"
+    if total < NODES * SEGMENT:
+        advice = "docker run --shm-size=1g ..."
     return Finding("shared memory", "note" if free >= SEGMENT else "missing", text, advice)
 
 

@@ -4,8 +4,9 @@ A bag's messages go through the same `add_to_buffer` and `ObservationBuffer` as 
 observation here is the one that the robot acted on.
 """
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ from vla_policy_node.network.images import resize
 from vla_policy_node.observation import Float32Array, ImageArray, Missing, Observation, ObservationBuffer
 from vla_policy_node.policy import ActionChunk
 from vla_policy_node.spec import RobotSpec
-from vla_policy_node.topics import ACTION, ACTION_CHUNK
+from vla_policy_node.topics import ACTION, ACTION_CHUNK, HUMAN_ACTION
 
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -52,6 +53,9 @@ class EpisodeArrays:
     features: FeatureArray | None = None
     """Shape (T, C, N, W): what a frozen vision encoder makes of `images`, see `trainer.features`; on disk."""
 
+    human: BoolArray | None = None
+    """Shape (T,): at which steps a human drove where both could; None where none did."""
+
     @property
     def seen(self) -> ImageArray | FeatureArray:
         """What a network is given of the cameras: the features where there are some, else the images."""
@@ -65,17 +69,29 @@ class EpisodeArrays:
         """Whether an expert or a human drove, rather than a policy."""
         return self.header.driver in ("expert", "human")
 
-    def run_ends(self, period_ns: int) -> Int64Array:
-        """For each step, one past the last step that follows it without a gap, shape (T,)."""
-        breaks = np.flatnonzero(np.diff(self.stamps) > 1.5 * period_ns) + 1
+    def learned(self, by_human: bool) -> BoolArray:
+        """Which steps are learned from, shape (T,).
+
+        Args: by_human: of a try that a policy began, those that a human drove.
+        """
+        if by_human and not self.is_demonstration:
+            return np.zeros(len(self), np.bool_) if self.human is None else np.asarray(self.human, np.bool_)
+        return np.ones(len(self), np.bool_)
+
+    def run_ends(self, period_ns: int, by_human: bool = False) -> Int64Array:
+        """For each step, one past the last step that follows it without a gap, shape (T,).
+
+        Args: by_human: steps that are not learned from (see `learned`) are a gap as well.
+        """
+        apart = np.diff(self.stamps) > 1.5 * period_ns
+        breaks = np.flatnonzero(apart | np.diff(self.learned(by_human))) + 1
         ends = np.append(breaks, len(self))
         return np.asarray(ends[np.searchsorted(breaks, np.arange(len(self)), side="right")], np.int64)
 
 
 def episode_topics(header: EpisodeHeader, spec: RobotSpec) -> list[str]:
     """The topics that `decode_episode` needs."""
-    topics = [*observation_topics(spec), ACTION]
-    return [*topics, ACTION_CHUNK] if header.label_source == "proposed" else topics
+    return [*observation_topics(spec), ACTION, ACTION_CHUNK, HUMAN_ACTION]
 
 
 def decode_episode(
@@ -88,7 +104,8 @@ def decode_episode(
     """Turn an episode's messages, in log order, into arrays.
 
     A step is an observation that an action answered. Its label is the action sent, or what the newest chunk
-    proposed for its tick where the header says `proposed`. `image_size`: height and width the network takes.
+    proposed for its tick where the header says `proposed`; where a human drove, what they asked for. A step at which
+    nobody drove, since the human had let go, is none. `image_size`: height and width the network takes.
 
     Raises:
         DatasetError: the episode is another robot's, or no step can be made of it.
@@ -116,6 +133,7 @@ def decode_episode(
         stamps=np.array([o.stamp_ns for o in kept], np.int64),
         instructions=texts,
         instruction_index=np.array([texts.index(o.instruction) for o in kept], np.int64),
+        human=np.array([o.stamp_ns in steps.human for o in kept], np.bool_) if steps.human else None,
     )
 
 
@@ -128,6 +146,7 @@ class _Steps:
     observations: list[Observation] = field(default_factory=list)
     sent: dict[int, Float32Array] = field(default_factory=dict)
     chunks: list[ActionChunk] = field(default_factory=list)
+    human: dict[int, Float32Array] = field(default_factory=dict)
     without_observation: int = 0
 
     def __post_init__(self) -> None:
@@ -143,6 +162,9 @@ class _Steps:
                 self._waiting.append(stamp)
             # What is labelled by proposals needs only to know when something was sent.
             self.sent[stamp] = action_from_message(self.spec, message)[1] if self._by_sent else NOTHING
+        elif topic == HUMAN_ACTION:
+            stamp, asked = action_from_message(self.spec, message)
+            self.human[stamp] = asked
         elif topic == ACTION_CHUNK:
             self.chunks.append(chunk_from_message(self.spec, message))
         else:
@@ -152,9 +174,12 @@ class _Steps:
 
     def labels(self) -> dict[int, Float32Array]:
         """The action to imitate at each stamp that has one."""
-        if self._by_sent:
-            return self.sent
-        return proposed_labels(sorted(self.sent), self.chunks, self.spec.period_ns)
+        if self.human and self.header.driver == "human":
+            return self.human
+        labels = self.sent
+        if not self._by_sent:
+            labels = proposed_labels(sorted(self.sent), self.chunks, self.spec.period_ns)
+        return {**policy_labels(labels, self.human, [chunk.stamp_ns for chunk in self.chunks]), **self.human}
 
     def _reached(self, stamp_ns: int) -> bool:
         # An action may be logged before the samples it answers: it waits until every stream has got so far.
@@ -182,6 +207,27 @@ def proposed_labels(ticks: Sequence[int], chunks: Sequence[ActionChunk], period_
         if index < len(chunk.actions):
             labels[tick] = chunk.actions[index]
     return labels
+
+
+def policy_labels(
+    labels: Mapping[int, Float32Array], human: Iterable[int], chunks: Iterable[int]
+) -> dict[int, Float32Array]:
+    """The labels of those ticks at which the policy drove.
+
+    After a human it does so from the first chunk on that it makes when it is handed back; in between nobody does.
+
+    Args: human: stamps at which a human drove; chunks: those of the policy's chunks.
+    """
+    taken, made = sorted(human), sorted(chunks)
+    if not taken:
+        return dict(labels)
+    found = {}
+    for tick, label in labels.items():
+        before = bisect_right(taken, tick)
+        newest = bisect_right(made, tick)
+        if before == 0 or (newest and made[newest - 1] > taken[before - 1]):
+            found[tick] = label
+    return found
 
 
 def _check_spec(header: EpisodeHeader, spec: RobotSpec) -> None:

@@ -19,6 +19,8 @@ from vla_policy_node.spec import RobotSpec
 CACHE_VERSION = 1
 """To be raised whenever decoding changes what comes out."""
 
+OPTIONAL = ("human",)
+"""Not there where an episode has none; so what was decoded before there were any is still valid."""
 ARRAYS = ("images", "proprioception", "actions", "stamps", "instruction_index")
 
 
@@ -60,7 +62,8 @@ def write_entry(folder: Path, episode: EpisodeArrays) -> None:
         "bag_digest": episode.bag_digest,
         "instructions": list(episode.instructions),
     }
-    write_arrays(folder, {name: getattr(episode, name) for name in ARRAYS}, about)
+    arrays = {name: getattr(episode, name) for name in (*ARRAYS, *OPTIONAL)}
+    write_arrays(folder, {name: array for name, array in arrays.items() if array is not None}, about)
 
 
 def read_entry(folder: Path) -> EpisodeArrays | None:
@@ -76,4 +79,5 @@ def read_entry(folder: Path) -> EpisodeArrays | None:
 def _episode(entry: CacheEntry) -> EpisodeArrays:
     header = EpisodeHeader.from_dict(entry.about["header"])
     arrays = {name: entry.arrays[name] for name in ARRAYS}
+    arrays |= {name: entry.arrays[name] for name in OPTIONAL if name in entry.arrays}
     return EpisodeArrays(header, entry.about["bag_digest"], instructions=tuple(entry.about["instructions"]), **arrays)

@@ -9,7 +9,7 @@ same start and chosen on the same validation seeds (`control`), and the best che
 demonstrations alone ever gave (`best_bc`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,9 +87,10 @@ def filtered_behaviour_cloning(config: FBCConfig, stages: Stages) -> dict[str, T
     stages.demonstrate()
     arms = {"bc": stages.train("bc", 0, None, ())}
     tries: list[Tries] = []
-    for collected, policy in _rounds(config, stages, arms["bc"]):
+    policy = arms["bc"]
+    while (collected := _try(config, stages, policy, len(tries) + 1)) is not None:
         tries.append(collected)
-        arms[f"fbc_{len(tries)}"] = policy
+        policy = arms[f"fbc_{len(tries)}"] = _learn(config, stages, policy, tries)
     arms |= _references(config, stages, arms["bc"], tries)
     for arm, trained in arms.items():
         stages.evaluate(arm, trained)
@@ -110,24 +111,26 @@ def references_beside(config: FBCConfig, stages: Stages) -> None:
     if config.references.control:
         _controls(config, stages, base, config.iterations)
     if config.references.unfiltered:
-        policy, tries = base, list[Tries]()
-        for collected, _ in _rounds(config, stages, base):
+        policy, unfiltered, tries = base, base, list[Tries]()
+        while (collected := _try(config, stages, policy, len(tries) + 1)) is not None:
             tries.append(collected)
-            policy = _unfiltered(config, stages, policy, tries)
+            # Before the policy itself: that one the other process is at.
+            unfiltered = _unfiltered(config, stages, unfiltered, tries)
+            policy = _learn(config, stages, policy, tries)
 
 
-def _rounds(config: FBCConfig, stages: Stages, base: Trained) -> Iterator[tuple[Tries, Trained]]:
-    """What each round collected, and the policy that came of it."""
-    policy = base
-    kept: list[str] = []
-    for i in range(1, config.iterations + 1):
-        tasks = not_mastered(policy.validation, config.collection.mastered)
-        if not tasks:
-            return
-        tries = stages.collect(i, policy, tasks)
-        kept += stages.keep(tries)
-        policy = stages.train("fbc", i, _start(config, policy), kept)
-        yield tries, policy
+def _try(config: FBCConfig, stages: Stages, policy: Trained, iteration: int) -> Tries | None:
+    """What the policy's next round of tries collects; None after the last round, or once it has mastered every task."""
+    tasks = not_mastered(policy.validation, config.collection.mastered)
+    if not tasks or iteration > config.iterations:
+        return None
+    return stages.collect(iteration, policy, tasks)
+
+
+def _learn(config: FBCConfig, stages: Stages, policy: Trained, tries: Sequence[Tries]) -> Trained:
+    """The next policy, of demonstrations and of what succeeded in all rounds so far."""
+    kept = [path for collected in tries for path in stages.keep(collected)]
+    return stages.train("fbc", len(tries), _start(config, policy), kept)
 
 
 def _start(config: FBCConfig, policy: Trained) -> Trained | None:

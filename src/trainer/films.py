@@ -3,19 +3,20 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rollout_manager.decisions import DecisionLog, replay_actions
 from rollout_manager.drivers import PolicyDriver
 from rollout_manager.envs.registry import make_env
 from rollout_manager.episode import EpisodeHeader, Outcome
 from rollout_manager.results import EpisodeResultRow
-from rollout_manager.rollout import DecisionLog, StepRecord, new_header, replay_actions, run_episode
+from rollout_manager.rollout import StepRecord, new_header, run_episode
 from trainer.fbc_config import FBCConfig
 from trainer.report import gather
 from trainer.report_data import Arm, Video
 from trainer.report_video import Frames, side_by_side
 from vla_policy_node.chunking import make_executor
+from vla_policy_node.end_effector import make_safety_filter
 from vla_policy_node.network_policy import NetworkPolicy
 from vla_policy_node.observation import ImageArray, Readings
-from vla_policy_node.safety import SafetyFilter
 from vla_policy_node.spec import RobotSpec, load_spec
 
 SIDE, FILMS = 200, 4
@@ -104,7 +105,7 @@ def film(config: FBCConfig, spec: RobotSpec, checkpoint: Path, task: str, seed: 
     """One try, made as in the evaluation and then replayed, action for action, before a larger camera."""
     env = make_env(config.environment, spec, config.rules)
     executor = make_executor("replan", spec.period_ns, config.evaluation.execute_every)
-    driver = PolicyDriver(NetworkPolicy.load(checkpoint, spec), executor, SafetyFilter(spec))
+    driver = PolicyDriver(NetworkPolicy.load(checkpoint, spec), executor, make_safety_filter(spec))
     limit = config.time_limit or env.default_time_limit(task)
     header, log = new_header(env, task, seed, driver="policy", time_limit=limit), DecisionLog()
     run_episode(env, driver, header, limit, [log])

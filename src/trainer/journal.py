@@ -28,8 +28,8 @@ MAY_GROW = ("iterations",)
 """Settings that a run may be given more of later: it goes on where it ended."""
 
 OF_THE_END = ("evaluate ", "zero-shot ")
-"""How the names of stages begin that are done once nothing is trained any more. Where a run has grown they are done again;
-tries of the same checkpoint are not."""
+"""How the names of stages begin that are done once nothing is trained any more. Where a run has grown they are done
+again; tries of the same checkpoint are not."""
 
 
 @dataclass(frozen=True)

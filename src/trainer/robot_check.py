@@ -12,8 +12,10 @@ import numpy as np
 
 from trainer.diagnosis import Finding
 from vla_policy_node.command_messages import COMMAND_TYPES
+from vla_policy_node.familiarity import unfamiliar
 from vla_policy_node.messages import observation_topics
-from vla_policy_node.observation import Joints, Pose
+from vla_policy_node.normalization import Statistics
+from vla_policy_node.observation import Joints, Observation, Pose
 from vla_policy_node.spec import NANOSECONDS, RobotSpec
 from vla_policy_node.topics import EE_POSE, INSTRUCTION
 
@@ -54,10 +56,15 @@ class Heard:
     """The last joint state."""
     pose: Pose | None = None
     """The last pose of the hand."""
+    observation: Observation | None = None
+    """What a policy would be given of it all."""
 
 
-def check_robot(spec: RobotSpec, heard: Heard) -> list[Finding]:
-    """A finding for every topic of the robot, for its joints and its hand, and for how far its streams lie apart."""
+def check_robot(spec: RobotSpec, heard: Heard, trained: Statistics | None = None) -> list[Finding]:
+    """A finding for every topic of the robot, for its joints and its hand, and for how far its streams lie apart.
+
+    Args: trained: of a policy; whether the robot is like the data that it was trained on is found too.
+    """
     types = observation_topics(spec)
     findings = [_stream(spec, topic, kind, heard) for topic, kind in types.items() if topic != INSTRUCTION]
     if heard.joints is not None:
@@ -65,6 +72,8 @@ def check_robot(spec: RobotSpec, heard: Heard) -> list[Finding]:
     if heard.pose is not None:
         findings.append(_hand(heard.pose))
     findings.append(_ages(spec, heard))
+    if trained is not None:
+        findings += _training(spec, heard.observation, trained)
     return findings + [_controller(command.topic, COMMAND_TYPES[command.kind], heard) for command in spec.commands]
 
 
@@ -101,7 +110,7 @@ def _joints(spec: RobotSpec, joints: Joints) -> Finding:
         value = float(joints.position[places[item.key]]) if item.key in places else 0.0
         if abs(value) > FULL_TURN:
             return Finding("joints", "missing", f"{item.key} is at {value:.4g} rad: are these degrees (57.3 a radian)?")
-    for dimension in spec.action:
+    for dimension in spec.commanded:
         if dimension.joint in places:
             value = float(joints.position[places[dimension.joint]])
             if not dimension.low <= value <= dimension.high:
@@ -121,6 +130,16 @@ def _hand(pose: Pose) -> Finding:
     if abs(length - 1) > 0.01:
         return Finding(EE_POSE, "missing", f"the quaternion's length is {length:.3g}, not 1")
     return Finding(EE_POSE, "ok", f"the hand is {away:.2f} m from the frame's origin")
+
+
+def _training(spec: RobotSpec, observation: Observation | None, trained: Statistics) -> list[Finding]:
+    if observation is None:
+        return [Finding("training data", "note", "not compared: no whole observation was heard")]
+    unlike = unfamiliar(spec, trained, observation)
+    if not trained.views:
+        unlike = (*unlike, "what the cameras showed in training is not known of this checkpoint")
+    like = [Finding("training data", "ok", "cameras and proprioception are as in training")]
+    return [Finding("training data", "missing", text) for text in unlike] or like
 
 
 def _ages(spec: RobotSpec, heard: Heard) -> Finding:

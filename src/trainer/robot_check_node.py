@@ -12,7 +12,7 @@ from rclpy.node import Node
 from trainer.robot_check import Heard, Stream
 from vla_policy_node.exceptions import MessageError
 from vla_policy_node.messages import add_to_buffer, joints_from_message, observation_topics, pose_from_message, stamp_of
-from vla_policy_node.observation import ObservationBuffer
+from vla_policy_node.observation import Observation, ObservationBuffer
 from vla_policy_node.ros_node import message_class, topic_qos
 from vla_policy_node.spec import RobotSpec
 from vla_policy_node.topics import EE_POSE, INSTRUCTION, JOINT_STATES
@@ -36,6 +36,7 @@ class _Listener:
     def __init__(self, node: Node, spec: RobotSpec) -> None:
         self._node, self._spec = node, spec
         self._buffer = ObservationBuffer(spec)
+        self._buffer.instruction = "whatever it is"  # Without one there is no observation.
         kinds = {topic: kind for topic, kind in observation_topics(spec).items() if topic != INSTRUCTION}
         self._heard = Heard(0.0, {topic: Stream() for topic in kinds})
         for topic, kind in kinds.items():
@@ -50,6 +51,8 @@ class _Listener:
             stream.arrivals_ns.clear()
         self._spin(executor, seconds)
         self._heard.seconds = seconds
+        observed = self._buffer.assemble()
+        self._heard.observation = observed if isinstance(observed, Observation) else None
         self._heard.topics = [name for name, _ in self._node.get_topic_names_and_types()]
         for topic, stream in self._heard.streams.items():
             stream.types = _types(self._node.get_publishers_info_by_topic(topic))

@@ -22,6 +22,8 @@ def run_identity(
 ) -> dict[str, object]:
     """What its numbers depend on, as JSON values by name."""
     training = {f"training.{k}": v for k, v in to_plain(config).items() if k not in WHEN_NOT_WHAT}
+    if config.learn_from == "all":
+        del training["training.learn_from"]  # As in the states of runs from before it could be otherwise.
     episodes = [(e.header.episode_id, e.bag_digest) for e in sampler.dataset.episodes]
     features = sampler.dataset.episodes[0].features
     return {

@@ -51,7 +51,7 @@ class WindowSampler:
 
     def _by_task(self, episodes: BoolArray) -> list[Int64Array]:
         tasks = self.dataset.task_of_episode[self.dataset.episode_of]
-        wanted = episodes[self.dataset.episode_of]
+        wanted = episodes[self.dataset.episode_of] & self.dataset.learned
         pools = [np.flatnonzero(wanted & (tasks == task)) for task in range(len(self.dataset.tasks))]
         return [pool for pool in pools if len(pool)]
 

@@ -1,7 +1,7 @@
 """What a dimension of a robot's action is: its limits, how it holds, and how fast it may change."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -67,3 +67,27 @@ def one_of(what: str, value: object, valid: Sequence[object]) -> None:
     """Raises: SpecError: a value is not among the valid ones."""
     if value not in valid:
         raise SpecError(f"{what} '{value}' is not one of {', '.join(map(str, valid))}")
+
+
+def home_places(where: str, home: object, action: Sequence[ActionDimension]) -> dict[int, float]:
+    """Index of each dimension of the action that has a home -> that value, in its unit.
+
+    Args: home: by the name of a dimension, or of the joint that it commands.
+
+    Raises:
+        SpecError: no such dimension, one that is no target, one that is named twice, or a value not within its limits.
+    """
+    if not isinstance(home, Mapping):
+        raise SpecError(f"{where}: home {home!r} is not joints with their positions")
+    known = {name: i for i, d in enumerate(action) if d.hold == "last" for name in (d.name, d.joint) if name}
+    places: dict[int, float] = {}
+    for name, value in home.items():
+        one_of(f"{where}: home", name, sorted(known))
+        dimension = action[known[name]]
+        if known[name] in places:
+            raise SpecError(f"{where}: home of '{dimension.name}' is given twice, as joint and as dimension")
+        if not isinstance(value, (int, float)) or not dimension.low <= value <= dimension.high:
+            limits = f"[{dimension.low:g}, {dimension.high:g}]"
+            raise SpecError(f"{where}: home: {name} {value!r} is not within its limits {limits} {dimension.unit}")
+        places[known[name]] = float(value)
+    return places

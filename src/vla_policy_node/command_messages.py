@@ -19,16 +19,16 @@ COMMAND_TYPES = {
 
 
 def command_message(
-    make: MessageMaker, spec: RobotSpec, command: CommandSpec, now_ns: int, action: Float32Array
+    make: MessageMaker, spec: RobotSpec, command: CommandSpec, now_ns: int, commanded: Float32Array
 ) -> Any:
     """The message of one tick for one controller.
 
     Args:
         now_ns: stamp of a twist, which Servo refuses when it is old.
-        action: what is sent, shape (A,), in the spec's units.
+        commanded: what is sent, in the spec's units, ordered as `RobotSpec.commanded`.
     """
-    order = [spec.action_names.index(name) for name in command.dimensions]
-    values = np.asarray(action, np.float64)[order] * command.scale
+    order = [spec.commanded_names.index(name) for name in command.dimensions]
+    values = np.asarray(commanded, np.float64)[order] * command.scale
     if command.kind == "joint_trajectory":
         return _trajectory(make, spec, command, values)
     if command.kind == "twist":

@@ -12,7 +12,8 @@ from vla_policy_node.chunking import ChunkExecutor
 from vla_policy_node.committed import Committed
 from vla_policy_node.delays import ChunkDelays
 from vla_policy_node.exceptions import PolicyNodeError
-from vla_policy_node.observation import Missing, Observation, ObservationBuffer
+from vla_policy_node.frozen import FrozenCameras
+from vla_policy_node.observation import Float32Array, Missing, Observation, ObservationBuffer
 from vla_policy_node.policy import ActionChunk, Policy
 from vla_policy_node.safety import SafeCommand, SafetyFilter
 from vla_policy_node.spec import NANOSECONDS
@@ -37,6 +38,8 @@ class Step:
     """Stamp of the observation that is answered; the tick itself where there was none."""
     command: SafeCommand
     proposal: Proposal | None = None
+    human: Float32Array | None = None
+    """What a human asked for, shape (A,), where one drove."""
 
 
 def propose(policy: Policy, observation: Observation, committed: Committed | None = None) -> Proposal:
@@ -161,6 +164,7 @@ class RealTimeControl:
         self._forget()
 
     def _forget(self) -> None:
+        self._frozen = FrozenCameras(self._buffer.spec)
         self.delays = ChunkDelays(self._period_ns)
         """Of this episode's chunks."""
         self._error = ""
@@ -168,6 +172,11 @@ class RealTimeControl:
         self._ticked_ns = 0
         self._asked: int | None = None
         self._unanswered: Observation | None = None
+
+    def interrupt(self) -> None:
+        """Somebody else drives: what was proposed before is void."""
+        self._executor.reset()
+        self._asked = self._unanswered = None
 
     def tick(self, now_ns: int, send: Callable[[Step], None], stopped: Sequence[str] = ()) -> None:
         """Send the command for now, then ask the network if a chunk is wanted: it would slow the sending down.
@@ -180,6 +189,8 @@ class RealTimeControl:
         """
         self._ticked_ns = now_ns
         observed = self._buffer.assemble(now_ns)
+        if isinstance(observed, Observation):
+            stopped = (*stopped, *self._frozen.check(observed))
         if stopped or isinstance(observed, Missing):
             self._unanswered = None
             missing = observed.reasons if isinstance(observed, Missing) else ()

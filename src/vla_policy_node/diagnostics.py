@@ -61,6 +61,13 @@ class StreamMonitor:
         self._refusal = ""
         self._arrivals.clear()
 
+    def clock_set(self) -> None:
+        """The clock was set: times that were noted by it mean nothing any more."""
+        self.restart()
+        self._latencies.clear()
+        if self._stale_after_ns is not None:
+            self._last_ns = None
+
     def silent_ns(self, now_ns: int) -> int:
         """How long nothing has come; 0 before the first message."""
         return 0 if self._last_ns is None else now_ns - self._last_ns

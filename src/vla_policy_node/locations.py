@@ -24,20 +24,23 @@ def config_dir() -> Path:
     raise SpecError(f"no config folder; looked in {', '.join(map(str, candidates))}")
 
 
-def find_preset(what: str, name_or_path: str | Path, folder: str, error: type[Exception]) -> Path:
-    """The YAML file at a path, or the one called so in `config/<folder>/`.
+def find_preset(
+    what: str, name_or_path: str | Path, folder: str, error: type[Exception], suffix: str = ".yaml"
+) -> Path:
+    """The file at a path, or the one called so in `config/<folder>/`.
 
     Args:
         what: what the file describes, for the message.
         error: raised where there is none; its message lists the names.
+        suffix: of the files in that folder.
     """
     path = Path(name_or_path)
     if path.is_file():
         return path
     presets = config_dir() / folder
-    path = presets / f"{name_or_path}.yaml"
+    path = presets / f"{name_or_path}{suffix}"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in presets.glob("*.yaml")))
+        known = ", ".join(sorted(p.stem for p in presets.glob(f"*{suffix}")))
         raise error(f"{what} '{name_or_path}': neither a file nor one of {known}")
     return path
 

@@ -8,6 +8,7 @@ that is ever sent there is a way to stop.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ruckig import ControlInterface, InputParameter, Result, Ruckig, Trajectory
@@ -40,34 +41,51 @@ class MotionLimiter:
         self._dimension, self._period_s = dimension, period_s
         self._ruckig = Ruckig(1, period_s)
         self._input = InputParameter(1)
-        self._input.max_velocity = [dimension.velocity]
-        self._input.max_acceleration = [dimension.acceleration]
-        self._input.max_jerk = [dimension.jerk]
         self.motion = Motion(0.0)
         self._target: float | None = None
-        self._after_s = period_s
+        self._after_s, self._share = period_s, 1.0
 
     @property
     def still(self) -> bool:
         """Whether what was sent last stays as it is."""
         return self.motion.still
 
+    @property
+    def state(self) -> "tuple[Motion, float | None]":
+        """All that what is sent next depends on; may be set again."""
+        return self.motion, self._target
+
+    @state.setter
+    def state(self, state: "tuple[Motion, float | None]") -> None:
+        self.motion, self._target = state
+
+    def way_to_rest(self, step_s: float) -> list[float]:
+        """Where it would be, so many seconds apart from now on, if it were stopped now: the last one is the rest."""
+        if self.motion.still:
+            return [self.motion.position]
+        start, stopped = self.motion.position, self._braking(self.motion)
+        times = np.append(np.arange(0.0, stopped.duration, step_s), stopped.duration)
+        return [start + stopped.at_time(float(time))[0][0] for time in times]
+
     def start(self, position: float) -> None:
         """Stand still at a position, inside its limits or not; from outside it may only come back."""
         self.motion = Motion(position)
         self._target = None
 
-    def towards(self, target: float, after_s: float | None = None) -> float:
+    def towards(self, target: float, after_s: float | None = None, share: float = 1.0) -> float:
         """What to send next on the way to a target within the position limits.
 
-        Args: after_s: how long after what was sent last, at most a period; None: a period.
+        Args:
+            after_s: how long after what was sent last, at most a period; None: a period.
+            share: of its limits that it may take; it brakes with all of them.
         """
         self._after_s = self._period_s if after_s is None else after_s
+        self._share = share
         # A target that moves is followed at its speed: to plan a rest at each of its places would lag behind it. But to
         # come by at full speed from near by, one would first go back: of the ways the one that gets nearest.
         speed = 0.0 if self._target is None else (target - self._target) / self._period_s
         self._target = target
-        limit = self._dimension.velocity
+        limit = share * self._dimension.velocity
         speeds = dict.fromkeys(min(limit, max(-limit, share * speed)) for share in (1.0, 0.5, 0.0))
         planned = [motion for velocity in speeds if (motion := self._plan(target, velocity)) is not None]
         safe = [motion for motion in planned if self._can_stop(motion)]
@@ -85,7 +103,7 @@ class MotionLimiter:
         if self.motion.still:
             return self.motion.position
         stopped = self._braking(self.motion)
-        return self._go(self._at(stopped, min(self._after_s, stopped.duration)))
+        return self._go(self._at(stopped, min(self._after_s, stopped.duration), self.motion.position))
 
     def _go(self, motion: Motion) -> float:
         self.motion = motion
@@ -93,7 +111,7 @@ class MotionLimiter:
 
     def _plan(self, target: float, velocity: float) -> Motion | None:
         """The motion one period on the fastest way to a target; None where there is no way."""
-        self._set(self.motion)
+        self._set(self.motion, self._share)
         self._input.control_interface = ControlInterface.Position
         self._input.target_position, self._input.target_velocity = [target], [velocity]
         self._input.target_acceleration = [0.0]
@@ -105,14 +123,15 @@ class MotionLimiter:
 
     def _can_stop(self, motion: Motion) -> bool:
         """Whether the arm can come to rest from there without leaving the limits, or, outside them, going further."""
-        extrema = self._braking(motion).position_extrema[0]
+        extrema, start = self._braking(motion).position_extrema[0], motion.position
         now, dimension = self.motion.position, self._dimension
         low, high = min(dimension.low, now), max(dimension.high, now)
-        return bool(extrema.min >= low - TOLERANCE and extrema.max <= high + TOLERANCE)
+        return bool(start + extrema.min >= low - TOLERANCE and start + extrema.max <= high + TOLERANCE)
 
     def _braking(self, motion: Motion) -> Trajectory:
-        """The fastest way to rest. Never refused: limits are positive, and any state may be slowed down."""
-        self._set(motion)
+        """The fastest way to rest, its positions counted from where it begins: where it ends is no matter here, and so
+        Ruckig takes 0 for one of the extrema. Never refused: limits are positive, and any state may be slowed down."""
+        self._set(Motion(0.0, motion.velocity, motion.acceleration))
         self._input.control_interface = ControlInterface.Velocity
         self._input.target_velocity = self._input.target_acceleration = [0.0]
         self._input.minimum_duration = None
@@ -120,16 +139,19 @@ class MotionLimiter:
         self._ruckig.calculate(self._input, trajectory)
         return trajectory
 
-    def _set(self, motion: Motion) -> None:
+    def _set(self, motion: Motion, share: float = 1.0) -> None:
+        self._input.max_velocity = [share * self._dimension.velocity]
+        self._input.max_acceleration = [share * self._dimension.acceleration]
+        self._input.max_jerk = [share * self._dimension.jerk]
         self._input.current_position = [motion.position]
         self._input.current_velocity = [motion.velocity]
         self._input.current_acceleration = [motion.acceleration]
 
-    def _at(self, trajectory: Trajectory, time_s: float) -> Motion:
+    def _at(self, trajectory: Trajectory, time_s: float, start: float = 0.0) -> Motion:
         position, velocity, acceleration = trajectory.at_time(time_s)
         # A profile of constant acceleration ends with it; at rest there is none.
         rest = time_s >= trajectory.duration and abs(velocity[0]) < TOLERANCE
-        return Motion(position[0], 0.0 if rest else velocity[0], 0.0 if rest else acceleration[0])
+        return Motion(start + position[0], 0.0 if rest else velocity[0], 0.0 if rest else acceleration[0])
 
 
 class RateLimiter:
@@ -137,23 +159,28 @@ class RateLimiter:
 
     def __init__(self, dimension: ActionDimension, period_s: float) -> None:
         self._velocity, self._period_s = dimension.velocity, period_s
-        self._position = 0.0
+        self.state = 0.0
+        """Where it was sent last: all that what is sent next depends on."""
         self.still = True
         """It stops at once."""
 
+    def way_to_rest(self, step_s: float) -> list[float]:
+        """Where it is."""
+        return [self.state]
+
     def start(self, position: float) -> None:
         """Stand still at a position."""
-        self._position = position
+        self.state = position
 
-    def towards(self, target: float, after_s: float | None = None) -> float:
+    def towards(self, target: float, after_s: float | None = None, share: float = 1.0) -> float:
         """What to send next on the way to a target."""
-        step = self._velocity * (self._period_s if after_s is None else after_s)
-        self._position += min(step, max(-step, target - self._position))
-        return self._position
+        step = share * self._velocity * (self._period_s if after_s is None else after_s)
+        self.state += min(step, max(-step, target - self.state))
+        return self.state
 
     def stop(self, after_s: float | None = None) -> float:
         """What was sent last."""
-        return self._position
+        return self.state
 
 
 def make_limiter(dimension: ActionDimension, period_s: float) -> MotionLimiter | RateLimiter | None:
@@ -167,7 +194,8 @@ class ActionMotion:
     """All dimensions of an action that have motion limits; the others pass."""
 
     def __init__(self, dimensions: tuple[ActionDimension, ...], rate_hz: float) -> None:
-        found = {i: make_limiter(dimension, 1 / rate_hz) for i, dimension in enumerate(dimensions)}
+        self._period_s = 1 / rate_hz
+        found = {i: make_limiter(dimension, self._period_s) for i, dimension in enumerate(dimensions)}
         self._limiters = {i: limiter for i, limiter in found.items() if limiter is not None}
 
     def __bool__(self) -> bool:
@@ -183,12 +211,36 @@ class ActionMotion:
         for i, limiter in self._limiters.items():
             limiter.start(float(action[i]))
 
-    def towards(self, action: Float64Array, after_s: float) -> Float64Array:
-        """What to send of an action (A,) that is within its limits, so long after the last."""
+    def towards(self, action: Float64Array, after_s: float, shares: Float64Array | None = None) -> Float64Array:
+        """What to send of an action (A,) that is within its limits, so long after the last.
+
+        Args: shares: (A,), of its limits that each dimension may take, so that they go together; None: all.
+        """
         sent = np.array(action, np.float64)
         for i, limiter in self._limiters.items():
-            sent[i] = limiter.towards(float(action[i]), after_s)
+            sent[i] = limiter.towards(float(action[i]), after_s, 1.0 if shares is None else float(shares[i]))
         return sent
+
+    @property
+    def state(self) -> dict[int, Any]:
+        """All that what is sent next depends on; may be set again, to take back what was not sent."""
+        return {i: limiter.state for i, limiter in self._limiters.items()}
+
+    @state.setter
+    def state(self, state: dict[int, Any]) -> None:
+        for i, limiter in self._limiters.items():
+            limiter.state = state[i]
+
+    def way_to_rest(self, sent: Float64Array) -> Float64Array:
+        """Targets (N, A) on the way to rest if all were stopped now, half a period apart. Args: sent: (A,), the first.
+
+        Those without motion limits are as they were sent.
+        """
+        ways = {i: limiter.way_to_rest(self._period_s / 2) for i, limiter in self._limiters.items()}
+        path = np.tile(sent, (max(map(len, ways.values()), default=1), 1))
+        for i, way in ways.items():
+            path[: len(way), i], path[len(way) :, i] = way, way[-1]
+        return path
 
     def stop(
         self, action: Float64Array, after_s: float, holds_last: "np.ndarray[tuple[int], np.dtype[np.bool_]]"

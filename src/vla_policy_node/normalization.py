@@ -18,8 +18,14 @@ from vla_policy_node.spec import RobotSpec
 ActionScaling = Literal["limits", "std"]
 """`limits`: the spec's limits become -1 and 1. `std`: zero mean and unit standard deviation of the data."""
 
+VIEW = 8
+"""Parts that a picture is cut into each way, of each of which the mean colour is kept."""
+
 STD_FLOOR = 0.02
 """Least standard deviation of a value, in its unit (m, rad, 1): what varies less is not blown up to unit size."""
+
+
+SCALES = ("proprioception_mean", "proprioception_std", "action_center", "action_scale")
 
 
 @dataclass(frozen=True)
@@ -30,13 +36,20 @@ class Statistics:
     proprioception_std: tuple[float, ...]
     action_center: tuple[float, ...]
     action_scale: tuple[float, ...]
+    views: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    """What each camera showed: some typical views of VIEW x VIEW x 3 values of 0 to 255; empty where it is not known.
+    No scale of anything: it tells a camera that is mounted otherwise."""
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            values = tuple(float(v) for v in getattr(self, item.name))
-            object.__setattr__(self, item.name, values)
+        views = tuple(tuple(tuple(map(float, view)) for view in camera) for camera in self.views)
+        object.__setattr__(self, "views", views)
+        if any(len(view) != VIEW * VIEW * 3 or not all(map(math.isfinite, view)) for c in views for view in c):
+            raise SpecError(f"statistics: views are not of {VIEW * VIEW * 3} finite values each")
+        for item in SCALES:
+            values = tuple(float(v) for v in getattr(self, item))
+            object.__setattr__(self, item, values)
             if not all(math.isfinite(v) for v in values):
-                raise SpecError(f"statistics: {item.name} {values} is not finite")
+                raise SpecError(f"statistics: {item} {values} is not finite")
         for name in ("proprioception_std", "action_scale"):
             if not all(v > 0 for v in getattr(self, name)):
                 raise SpecError(f"statistics: {name} {getattr(self, name)} is not positive")
@@ -50,6 +63,10 @@ class Statistics:
         wanted = (len(spec.proprioception), len(spec.action))
         if have != wanted:
             raise SpecError(f"statistics: for {have} (proprioception, action) values, robot '{spec.name}' has {wanted}")
+        if self.views and len(self.views) != len(spec.cameras):
+            raise SpecError(
+                f"statistics: views of {len(self.views)} cameras, robot '{spec.name}' has {len(spec.cameras)}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Lists of numbers, as `from_dict` takes them."""
@@ -59,7 +76,7 @@ class Statistics:
     def from_dict(content: Mapping[str, Any]) -> "Statistics":
         """Raises: SpecError: a key is unknown or missing, or a value is not a list of finite numbers."""
         known = {f.name for f in fields(Statistics)}
-        if set(content) != known:
+        if set(content) | {"views"} != known:
             raise SpecError(f"statistics: keys {', '.join(sorted(content))}; expected {', '.join(sorted(known))}")
         try:
             return Statistics(**{name: tuple(values) for name, values in content.items()})

@@ -171,12 +171,13 @@ class ObservationBuffer:
         """The newest observation.
 
         Args:
-            now_ns: with it, an observation older than the spec's `max_skew_s` counts as missing.
+            now_ns: with it, an observation older than the spec's `max_skew_s` counts as missing, and so does one from
+                as far in the future, of which it is not known how old it is.
         """
         tick = self.latest_tick()
         if isinstance(tick, Missing):
             return tick
-        if now_ns is not None and now_ns - tick > self.spec.max_skew_ns:
+        if now_ns is not None and abs(now_ns - tick) > self.spec.max_skew_ns:
             return Missing(self._late(now_ns))
         return self.assemble_at(tick)
 
@@ -204,7 +205,9 @@ class ObservationBuffer:
     def _late(self, now_ns: int) -> tuple[str, ...]:
         ages = {name: now_ns - stream.stamps[-1] for name, stream in self._streams.items()}
         limit = self.spec.max_skew_ns
-        return tuple(f"{n}: last sample {age / 1e6:.0f} ms old" for n, age in ages.items() if age > limit)
+        late = (f"{n}: last sample {age / 1e6:.0f} ms old" for n, age in ages.items() if age > limit)
+        early = (f"{n}: stamped {-age / 1e6:.0f} ms in the future" for n, age in ages.items() if age < -limit)
+        return (*late, *early)
 
 
 def proprioception_of(spec: RobotSpec, joints: Joints | None, pose: Pose | None) -> Float32Array:

@@ -43,6 +43,11 @@ class ObservationInputs:
         for monitor in self._monitors.values():
             monitor.restart()
 
+    def clock_set(self) -> None:
+        """The clock was set: what was heard before it is not to be compared with what is heard now."""
+        for monitor in self._monitors.values():
+            monitor.clock_set()
+
     def silent(self, now_ns: int) -> tuple[str, ...]:
         """Which streams have been silent for longer than the robot's file allows, as reasons to hold."""
         silent = {

@@ -2,7 +2,9 @@
 
 from vla_policy_node.exceptions import CheckpointError
 from vla_policy_node.exploration import exploring
+from vla_policy_node.familiarity import unfamiliar
 from vla_policy_node.network_policy import NetworkPolicy
+from vla_policy_node.observation import Observation
 from vla_policy_node.policy import Policy
 from vla_policy_node.spec import RobotSpec
 
@@ -28,6 +30,10 @@ class PolicySlot:
         if self._running is None:
             raise CheckpointError("no checkpoint is loaded; set the parameter checkpoint")
         return self._running
+
+    def unfamiliar(self, observation: Observation) -> tuple[str, ...]:
+        """What of an observation is unlike the data that the newest checkpoint was trained on."""
+        return () if self._loaded is None else unfamiliar(self._spec, self._loaded.network.statistics, observation)
 
     def load(self, path: str) -> str:
         """Load a checkpoint for the next episode; returns its digest.

@@ -26,12 +26,21 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
     "deadman_button": (-1, "button of /joy that must be held while the policy drives; -1: none"),
     "deadman_within_s": (0.5, "how often /joy must be heard then"),
     "standstill": (0.0, "highest speed of a joint, its unit a second, at which ~/enable is accepted; 0: any"),
+    "driver": ("policy", "who drives the next episode: policy, until a human takes over, or human; see operating.md"),
+    "human_within_s": (0.2, "how often /teleop/action must be heard from a human who drives; else the arm holds"),
+    "home_timeout_s": (20.0, "how long the way home may take"),
     "start_stamp_ns": (0, "samples stamped earlier belong to an earlier episode and are passed over"),
 }
+WITHIN = ("human_within_s", "home_timeout_s")
 STOPS = ("estop_within_s", "deadman_button", "deadman_within_s", "standstill")
-FIXED = ("robot", "mode", "limits", "device", "autostart", *STOPS)
+FIXED = ("robot", "mode", "limits", "device", "autostart", "human_within_s", *STOPS)
 """What is read once, when the node is configured."""
-CHOICES = {"mode": ("lockstep", "real_time"), "execute": tuple(EXECUTORS), "limits": ("clamp", "reject")}
+CHOICES = {
+    "mode": ("lockstep", "real_time"),
+    "execute": tuple(EXECUTORS),
+    "limits": ("clamp", "reject"),
+    "driver": ("policy", "human"),
+}
 
 
 def refusal(name: str, value: Any) -> str:
@@ -42,6 +51,8 @@ def refusal(name: str, value: Any) -> str:
         return f"exploration {value} is not in [0, 2]"
     if name in STOPS and not value >= (-1 if name == "deadman_button" else 0):
         return f"{name} {value} is negative"
+    if name in WITHIN and not value > 0:
+        return f"{name} {value} is not above 0"
     if name == "execute_every" and value < 0:
         return f"execute_every {value} is negative; 0 means all of a chunk"
     return ""

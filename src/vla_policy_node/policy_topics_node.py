@@ -7,10 +7,11 @@ from rclpy.lifecycle import LifecycleNode
 
 from vla_policy_node.command_messages import COMMAND_TYPES
 from vla_policy_node.command_spec import CommandSpec
+from vla_policy_node.events import SafetyEvent
 from vla_policy_node.exceptions import PolicyNodeError
-from vla_policy_node.ros_node import message_class, publishers, settable, topic_qos
+from vla_policy_node.ros_node import message_class, publish_diagnostics, publishers, rclpy_maker, settable, topic_qos
 from vla_policy_node.spec import RobotSpec
-from vla_policy_node.topics import ACTION, ACTION_CHUNK, DIAGNOSTICS, MESSAGE_TYPES
+from vla_policy_node.topics import ACTION, ACTION_CHUNK, DIAGNOSTICS, EVENTS, HUMAN_ACTION, MESSAGE_TYPES
 
 
 class PolicyTopics:
@@ -18,8 +19,9 @@ class PolicyTopics:
 
     def __init__(self, node: LifecycleNode, spec: RobotSpec) -> None:
         self._node, self._open = node, list[Any]()
-        self.action, self.chunk, self.diagnostics = (
-            self._publisher(topic, MESSAGE_TYPES[topic]) for topic in (ACTION, ACTION_CHUNK, DIAGNOSTICS)
+        self.action, self.chunk, self.human, self.diagnostics, self._events = (
+            self._publisher(topic, MESSAGE_TYPES[topic])
+            for topic in (ACTION, ACTION_CHUNK, HUMAN_ACTION, DIAGNOSTICS, EVENTS)
         )
         self.controllers: list[tuple[CommandSpec, Callable[[Any], None]]] = [
             (command, self._publisher(command.topic, COMMAND_TYPES[command.kind]).publish) for command in spec.commands
@@ -29,6 +31,17 @@ class PolicyTopics:
         """Publish no more."""
         for publisher in self._open:
             self._node.destroy_lifecycle_publisher(publisher)
+
+    def tell(self, event: SafetyEvent) -> None:
+        """Publish and log that commands begin to be held or limited, or are free again."""
+        status, name = event.status(), self._node.get_name()
+        publish_diagnostics(self._events, rclpy_maker(), name, event.stamp_ns, [status])
+        log = self._node.get_logger()
+        if event.reasons:
+            # A command that is limited in every other tick would fill the log.
+            log.warning(f"{'holds' if event.held else 'limited'}: {status.message}", throttle_duration_sec=1.0)
+        else:
+            log.info("free: what the policy asks for is sent", throttle_duration_sec=1.0)
 
     def check_alone(self, lockstep: bool) -> None:
         """Raises: PolicyNodeError: somebody else commands this robot; in lockstep: another policy node does."""

@@ -1,7 +1,7 @@
 """The last gate before the robot: whatever comes in, what goes out is finite, within limits, and can be followed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from vla_policy_node.exceptions import SpecError
 from vla_policy_node.motion import ActionMotion
-from vla_policy_node.observation import Float32Array
+from vla_policy_node.observation import Float32Array, Float64Array
 from vla_policy_node.spec import NANOSECONDS, RobotSpec
+from vla_policy_node.workspace import Workspace, make_workspace
 
 LimitMode = Literal["clamp", "reject"]
 """`clamp`: a value beyond a limit is moved to the limit. `reject`: the robot holds instead."""
@@ -22,6 +23,11 @@ AT_REST = 1e-6
 """How far from 0 a speed or a displacement that is sent still counts as none, in its unit."""
 SLOWED = 0.02
 """Share of a dimension's range that what is sent stays behind what was asked for before it is said."""
+NEARBY = 0.05
+"""rad or m that joints go at most towards a goal along a wall before they look anew."""
+LEAST_SHARE = 0.05
+"""Of a joint's limits, where all go together: what it needs to stop."""
+ALONG, BRAKES = "workspace: the hand goes slowly along a wall", "workspace: the hand brakes before a wall"
 
 
 @dataclass(frozen=True)
@@ -34,17 +40,25 @@ class SafeCommand:
     """The action is the spec's hold, not what was asked for."""
     reasons: tuple[str, ...]
     """Why it was held or limited; empty where what was asked for is sent unchanged."""
+    joints: Float32Array = field(default_factory=lambda: np.empty(0, np.float32))
+    """Of a robot whose hand is displaced: where its joints are sent, shape (J,), ordered as `KinematicsSpec.joints`."""
+
+    @property
+    def commanded(self) -> Float32Array:
+        """What the controllers are sent, ordered as `RobotSpec.commanded`."""
+        return np.concatenate([self.action, self.joints])
 
 
 class SafetyFilter:
     """Checks each action against the spec and holds where it cannot be sent. Remembers what was sent last.
 
-    Limits of position come first, then how far what is sent may be from where a joint is measured, then how fast it
-    may change. The first two are clamped or rejected, as the mode says; the last is always kept by going more slowly.
+    Limits of position come first, then how far what is sent may be from where a joint is measured, then the workspace,
+    then how fast it may change. The first three are clamped or rejected, as the mode says; the last is always kept by
+    going more slowly.
     """
 
     def __init__(self, spec: RobotSpec, mode: LimitMode = "clamp") -> None:
-        """Raises: SpecError: unknown mode."""
+        """Raises: SpecError: unknown mode, or the arm's model that its workspace needs does not fit the robot."""
         if mode not in get_args(LimitMode):
             raise SpecError(f"limit mode '{mode}' is not one of {', '.join(get_args(LimitMode))}")
         self._spec = spec
@@ -56,7 +70,8 @@ class SafetyFilter:
         self._holds_last = np.array([d.hold == "last" for d in spec.action])
         self._lead = np.array([d.lead for d in spec.action])
         self._motion = ActionMotion(spec.action, spec.rate_hz)
-        self.reset()
+        self._workspace = make_workspace(spec)
+        self._begin(None)
 
     def reset(self, last: Float32Array | None = None) -> None:
         """Start a new episode at rest.
@@ -65,11 +80,16 @@ class SafetyFilter:
             last: shape (A,), what counts as sent last: for a robot commanded by position, where it stands now. Without
                 it, and wherever it is not finite, the value nearest to 0 within the limits.
         """
+        self._begin(last)
+
+    def _begin(self, last: Float32Array | None) -> None:
         neutral = self._limited(np.zeros(len(self._spec.action)))
         known = last is not None and last.shape == neutral.shape
         start = np.where(np.isfinite(last), last, neutral) if known and last is not None else neutral
         self._last = self._limited(start)
-        self._motion.start(start.astype(np.float64))
+        self.sent = start.astype(np.float64)
+        """What was sent last, or stands for it, (A,)."""
+        self._motion.start(self.sent)
         self._sent_ns: int | None = None
         self._located = known or not self.watches_joints
 
@@ -105,21 +125,31 @@ class SafetyFilter:
             now_ns: when it is sent: of what may change in a period, less may where the last command was sent less than
                 a period ago. Without it, it was a period.
         """
-        measured = None if proprioception is None else self._measured(proprioception)
-        if measured is not None and not self._located:
-            self.reset(measured)
+        self.locate(proprioception)
         wanted, why = self._wanted(action, tuple(reasons))
         if wanted is None:
             return self.hold(why, now_ns)
+        inside, why = self.within(wanted, proprioception)
+        if why and self._mode == "reject":
+            return self.hold(why, now_ns)
+        sent, braked = self._go(inside, self._since_last(now_ns))
+        slowed = self._slowed(inside, sent)
+        self._last = sent
+        self.sent = sent.astype(np.float64)
+        return SafeCommand(sent.copy(), False, why + (braked or slowed))
+
+    def within(self, wanted: Float64Array, proprioception: Float32Array | None) -> tuple[Float64Array, tuple[str, ...]]:
+        """An action (A,) moved to where limits of position, lead and workspace let it, and why; nothing is sent."""
         limited = self._limited(wanted)
         beyond = self._beyond(wanted, limited)
-        near, far = self._near(limited, measured)
-        if (beyond or far) and self._mode == "reject":
-            return self.hold(beyond + far, now_ns)
-        sent = self._sent(self._motion.towards(near, self._since_last(now_ns)))
-        slowed = self._slowed(near, sent)
-        self._last = sent
-        return SafeCommand(sent.copy(), False, beyond + far + slowed)
+        near, far = self._near(limited, None if proprioception is None else self._measured(proprioception))
+        inside, walls = (near, ()) if self._workspace is None else self._workspace.near(near, self.sent)
+        return inside, beyond + far + walls
+
+    def locate(self, proprioception: Float32Array | None) -> None:
+        """Begin where the joints are measured, (P,), if that was not known yet."""
+        if proprioception is not None and not self._located:
+            self._begin(self._measured(proprioception))
 
     def hold(self, reasons: Sequence[str], now_ns: int | None = None) -> SafeCommand:
         """The command that brings the robot to rest: `zero` dimensions at 0, `last` ones as sent last, and both as fast
@@ -127,7 +157,39 @@ class SafetyFilter:
         still = self._still()
         after_s = self._since_last(now_ns)
         self._last = self._sent(self._motion.stop(still.astype(np.float64), after_s, self._holds_last))
+        self.sent = self._last.astype(np.float64)
         return SafeCommand(self._last.copy(), True, tuple(reasons))
+
+    def _go(self, goal: Float64Array, after_s: float) -> tuple[Float32Array, tuple[str, ...]]:
+        """What is sent on the way to a goal (A,): only what the arm can be stopped after within the workspace."""
+        before = self._motion.state
+        sent = self._sent(self._motion.towards(goal, after_s))
+        if self._workspace is None or self._may_be_sent(sent):
+            return sent, ()
+        # Each joint as fast as it may carries the hand off the straight way. So all together, and not far.
+        self._motion.state = before
+        near, shares = self._together(self._workspace, goal)
+        sent = self._sent(self._motion.towards(near, after_s, shares))
+        if self._may_be_sent(sent):
+            return sent, (ALONG,)
+        self._motion.state = before
+        still = self._still().astype(np.float64)
+        return self._sent(self._motion.stop(still, after_s, self._holds_last)), (BRAKES,)
+
+    def _may_be_sent(self, sent: Float32Array) -> bool:
+        way = self._motion.way_to_rest(sent.astype(np.float64))
+        return self._workspace is None or self._workspace.allows(way, self.sent)
+
+    def _together(self, workspace: Workspace, goal: Float64Array) -> tuple[Float64Array, Float64Array]:
+        """A goal nearby in the workspace on the way to another, (A,), and the shares that bring all there at once."""
+        way = np.where(self._holds_last, goal - self.sent, 0.0)
+        longest = max(float(np.abs(way).max()), np.finfo(np.float64).tiny)
+        near, _ = workspace.near(
+            np.where(self._holds_last, self.sent + way * min(1.0, NEARBY / longest), goal), self.sent
+        )
+        moved = np.where(self._holds_last, np.abs(near - self.sent), 0.0)
+        shares = moved / max(float(moved.max()), np.finfo(np.float64).tiny)
+        return near, np.where(self._holds_last, np.maximum(shares, LEAST_SHARE), 1.0)
 
     def _still(self) -> Float32Array:
         """What holding comes to in the end: speeds and deltas at 0, targets as they are."""
@@ -142,7 +204,7 @@ class SafetyFilter:
 
     def _wanted(
         self, action: npt.ArrayLike | None, reasons: tuple[str, ...]
-    ) -> tuple[npt.NDArray[np.float64] | None, tuple[str, ...]]:
+    ) -> tuple[Float64Array | None, tuple[str, ...]]:
         """The action as float64, or None and why it cannot be sent."""
         if reasons or action is None:
             return None, reasons or ("action: none",)
@@ -157,12 +219,15 @@ class SafetyFilter:
             return None, tuple(f"action: {name} is not finite" for name in names)
         return values, ()
 
-    def _limited(self, values: npt.NDArray[np.float64] | Float32Array) -> Float32Array:
+    def _limited(self, values: Float64Array | Float32Array) -> Float32Array:
         # Limits are float32, and rounding is monotone: what is clipped as float64 stays within as float32.
         return np.clip(values, self._low, self._high).astype(np.float32)
 
-    def _beyond(self, wanted: npt.NDArray[np.float64], limited: Float32Array) -> tuple[str, ...]:
-        outside = (wanted < self._low) | (wanted > self._high)
+    def _beyond(self, wanted: Float64Array, limited: Float32Array) -> tuple[str, ...]:
+        # What rounds to a limit is at it: 0.01 is a little more than its float32.
+        with np.errstate(over="ignore"):
+            rounded = wanted.astype(np.float32)
+        outside = (rounded < self._low) | (rounded > self._high)
         return tuple(
             f"action: {self._spec.action_names[i]} {wanted[i]:.4g} is beyond its limit {limited[i]:.4g}"
             for i in np.flatnonzero(outside)
@@ -173,9 +238,7 @@ class SafetyFilter:
         places = self._spec.measured_at
         return np.array([np.nan if place is None else proprioception[place] for place in places], np.float32)
 
-    def _near(
-        self, limited: Float32Array, measured: Float32Array | None
-    ) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
+    def _near(self, limited: Float32Array, measured: Float32Array | None) -> tuple[Float64Array, tuple[str, ...]]:
         """The action no further from where joints are measured than their lead, and what was too far."""
         wanted = limited.astype(np.float64)
         if measured is None:
@@ -188,11 +251,11 @@ class SafetyFilter:
             for i in np.flatnonzero(near != wanted)
         )
 
-    def _sent(self, values: npt.NDArray[np.float64]) -> Float32Array:
+    def _sent(self, values: Float64Array) -> Float32Array:
         """What is sent of what the motion limits gave: from outside the limits it may only be on its way back."""
         return self._limited(values) if not self._motion else values.astype(np.float32)
 
-    def _slowed(self, wanted: npt.NDArray[np.float64], sent: Float32Array) -> tuple[str, ...]:
+    def _slowed(self, wanted: Float64Array, sent: Float32Array) -> tuple[str, ...]:
         if not self._motion:
             return ()
         behind = np.abs(wanted - sent) > SLOWED * (self._high.astype(np.float64) - self._low)

@@ -4,18 +4,20 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from vla_policy_node.action_spec import NO_PART_OF_THE_DIGEST, ActionDimension, one_of
+from vla_policy_node.action_spec import NO_PART_OF_THE_DIGEST, ActionDimension, home_places, one_of
 from vla_policy_node.command_spec import CommandSpec
 from vla_policy_node.exceptions import SpecError
+from vla_policy_node.kinematics_spec import KinematicsSpec, WorkspaceSpec
 from vla_policy_node.locations import find_preset, read_yaml
+from vla_policy_node.spec_reading import build, mapping, plain
 from vla_policy_node.topics import camera_topic
 
 Transport = Literal["raw", "compressed"]
@@ -29,6 +31,10 @@ POSE_KEYS = ("x", "y", "z", "qx", "qy", "qz", "qw", *ROTATION_KEYS)
 """Keys of an `ee_pose` field: position in metres, orientation as a unit quaternion or as columns of its matrix."""
 
 NANOSECONDS = 1_000_000_000
+
+
+NO_PART = ("explore", "commands", "max_silence_s", "max_frozen_s", "kinematics", "workspace", "home")
+"""Of a robot: what is no part of the digest, as `NO_PART_OF_THE_DIGEST` of its action's dimensions."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +88,26 @@ class RobotSpec:
     max_silence_s: float = math.inf
     """In real time, how long nothing may arrive of a camera, the joints or the pose before the robot holds, in seconds:
     sooner than its last sample is too old. No part of the digest."""
+    max_frozen_s: float = math.inf
+    """In real time, how long a camera may show the very same picture while the robot moves before it holds, in seconds.
+    No part of the digest."""
     explore: Exploration = "action"
     """What a policy varies when it tries anew: its actions, or where it aims. No part of the digest."""
     commands: tuple[CommandSpec, ...] = ()
     """Its own controllers, which are sent what `/action` says as well. No part of the digest."""
+    kinematics: KinematicsSpec | None = None
+    """Its arm's model, for a hand that is displaced or a workspace. No part of the digest."""
+    workspace: WorkspaceSpec | None = None
+    """The box that its hand stays in. No part of the digest."""
+    home: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """Where it begins every try, in the unit of each: by joint, or by the action's dimension; what is not named stays
+    where it is. No part of the digest."""
 
     def __post_init__(self) -> None:
         one_of(f"robot '{self.name}': explore", self.explore, get_args(Exploration))
-        if not self.max_silence_s > 0:
-            raise SpecError(f"robot '{self.name}': max_silence_s {self.max_silence_s} is not positive")
-        if not self.rate_hz > 0:
-            raise SpecError(f"robot '{self.name}': rate_hz {self.rate_hz} is not positive")
+        for what in ("rate_hz", "max_silence_s", "max_frozen_s"):
+            if not getattr(self, what) > 0:
+                raise SpecError(f"robot '{self.name}': {what} {getattr(self, what)} is not positive")
         if not self.action:
             raise SpecError(f"robot '{self.name}': an action needs at least one dimension")
         for what, names in (
@@ -105,15 +120,29 @@ class RobotSpec:
         measured = [f.key for f in self.proprioception if f.source == "joint_position"]
         for dimension in (d for d in self.action if d.joint):
             one_of(f"robot '{self.name}': action '{dimension.name}': joint", dimension.joint, measured)
+        self._check_arm(measured)
+        home_places(f"robot '{self.name}'", self.home, self.action)
         for command in self.commands:
             for name in command.dimensions:
-                one_of(f"robot '{self.name}': command on '{command.topic}': dimension", name, self.action_names)
+                one_of(f"robot '{self.name}': command on '{command.topic}': dimension", name, self.commanded_names)
             if (
                 command.kind == "joint_trajectory"
                 and not command.joints
                 and not all(self.joints_of(command.dimensions))
             ):
                 raise SpecError(f"robot '{self.name}': command on '{command.topic}' names no joints")
+
+    def _check_arm(self, measured: Sequence[str]) -> None:
+        if self.workspace is not None and self.kinematics is None:
+            raise SpecError(
+                f"robot '{self.name}': workspace: it is not known where the hand would be; give the robot kinematics, "
+                "with the model of its arm"
+            )
+        if self.kinematics is not None:
+            try:
+                self.kinematics.check_action(self.action, measured)
+            except SpecError as error:
+                raise SpecError(f"robot '{self.name}': {error}") from error
 
     @property
     def camera_names(self) -> tuple[str, ...]:
@@ -123,9 +152,18 @@ class RobotSpec:
     def action_names(self) -> tuple[str, ...]:
         return tuple(d.name for d in self.action)
 
+    @property
+    def commanded(self) -> tuple[ActionDimension, ...]:
+        """What the controllers can be sent: the action, and behind it what inverse kinematics makes of it."""
+        return self.action + (self.kinematics.joints if self.kinematics is not None else ())
+
+    @property
+    def commanded_names(self) -> tuple[str, ...]:
+        return tuple(d.name for d in self.commanded)
+
     def joints_of(self, dimensions: Sequence[str]) -> tuple[str, ...]:
-        """The joints that dimensions of the action command; empty for one that commands none."""
-        return tuple(self.action[self.action_names.index(name)].joint for name in dimensions)
+        """The joints that dimensions of what is commanded move; empty for one that moves none."""
+        return tuple(self.commanded[self.commanded_names.index(name)].joint for name in dimensions)
 
     @property
     def joint_names(self) -> tuple[str, ...]:
@@ -191,9 +229,10 @@ class RobotSpec:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (first 16 hex digits) of what a policy depends on: not topics, `explore`, `NO_PART_OF_THE_DIGEST`."""
+        """SHA-256 (first 16 hex digits) of what a policy depends on: not topics, `NO_PART`, `NO_PART_OF_THE_DIGEST`."""
         content = asdict(self)
-        del content["explore"], content["commands"], content["max_silence_s"]
+        for what in NO_PART:
+            del content[what]
         for camera in content["cameras"]:
             del camera["topic"], camera["transport"]
         for dimension in content["action"]:
@@ -203,7 +242,7 @@ class RobotSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, as `from_dict` takes them."""
-        content: dict[str, Any] = _plain(asdict(self))
+        content: dict[str, Any] = plain(asdict(self))
         return content
 
     @staticmethod
@@ -213,19 +252,22 @@ class RobotSpec:
         Raises:
             SpecError: a key is unknown, missing or of the wrong kind; `origin` says where.
         """
-        top = _mapping(content, origin)
-        parts: dict[str, Any] = dict(top)
-        for key, part in (
-            ("cameras", CameraSpec),
-            ("proprioception", ProprioceptionField),
-            ("action", ActionDimension),
-            ("commands", CommandSpec),
-        ):
-            items = top.get(key, ())
-            if not isinstance(items, Sequence) or isinstance(items, str):
-                raise SpecError(f"{origin}: '{key}' must be a list, not {items!r}")
-            parts[key] = tuple(_build(part, item, f"{origin}: {key}[{i}]") for i, item in enumerate(items))
-        return _build(RobotSpec, parts, origin)
+        parts: dict[str, Any] = dict(mapping(content, origin))
+        if parts.get("kinematics") is not None:
+            where = f"{origin}: kinematics"
+            parts["kinematics"] = build(KinematicsSpec, parts["kinematics"], where, {"joints": ActionDimension})
+        if parts.get("workspace") is not None:
+            parts["workspace"] = build(WorkspaceSpec, parts["workspace"], f"{origin}: workspace")
+        return build(RobotSpec, parts, origin, PARTS)
+
+
+PARTS = {
+    "cameras": CameraSpec,
+    "proprioception": ProprioceptionField,
+    "action": ActionDimension,
+    "commands": CommandSpec,
+}
+"""Keys of a robot's file that hold a list, and what each of its items is."""
 
 
 def load_spec(name_or_path: str | Path) -> RobotSpec:
@@ -236,29 +278,3 @@ def load_spec(name_or_path: str | Path) -> RobotSpec:
     """
     path = find_preset("robot", name_or_path, "robots", SpecError)
     return RobotSpec.from_dict(read_yaml(path, SpecError), str(path))
-
-
-T = TypeVar("T")
-
-
-def _build(kind: type[T], content: object, origin: str) -> T:
-    mapping = _mapping(content, origin)
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    for key in mapping:
-        one_of(f"{origin}: key", key, known)
-    try:
-        return kind(**mapping)
-    except TypeError as error:
-        raise SpecError(f"{origin}: {error}") from error
-
-
-def _mapping(content: object, origin: str) -> Mapping[str, Any]:
-    if not isinstance(content, Mapping):
-        raise SpecError(f"{origin}: expected keys with values, not {content!r}")
-    return content
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

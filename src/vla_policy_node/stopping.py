@@ -64,6 +64,13 @@ class StopLatch:
             raise PolicyNodeError(f"not cleared: {'; '.join(why)}")
         self._latched = ()
 
+    def clock_set(self, now_ns: int, why: str) -> None:
+        """The clock was set: no age that was measured by it means anything, and a policy that drives is stopped."""
+        self._estop = None if self._estop is None else (now_ns, self._estop[1])
+        self._deadman = None if self._deadman is None else (now_ns, self._deadman[1])
+        if self._driving:
+            self._latched = self._latched or (why,)
+
     def _estop_says(self, now_ns: int) -> tuple[str, ...]:
         if self._estop is not None and self._estop[1]:
             return ("e-stop: pressed",)
@@ -93,6 +100,10 @@ class Standstill:
         self._limit, self._within_ns = limit, within_ns
         self._seen: tuple[int, dict[str, float]] | None = None
         self._speeds: dict[str, float] | None = None
+
+    def forget(self) -> None:
+        """It is not known any more."""
+        self._seen = self._speeds = None
 
     def see(self, stamp_ns: int, position: dict[str, float], velocity: dict[str, float]) -> None:
         """Joint states were heard: positions, and velocities where the robot tells them, by joint."""

@@ -4,24 +4,31 @@ Its hardware defends itself as Franka's does: a command that jumps further than 
 arm stops where it is and stays there until the fault is cleared.
 """
 
-from pathlib import Path
+import hashlib
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rollout_manager.envs.rendering import OffscreenRenderer, View, import_mujoco
 from rollout_manager.exceptions import SimulatorError
-from vla_policy_node.locations import config_dir
-from vla_policy_node.observation import Float64Array, ImageArray, Joints, Pose
+from vla_policy_node.arm_files import find_arm, load_arm, speed_of
+from vla_policy_node.exceptions import SpecError
+from vla_policy_node.observation import Float32Array, Float64Array, ImageArray, Joints, Pose
 from vla_policy_node.spec import CameraSpec
 
-SPEEDS = {
-    **dict.fromkeys((f"panda_joint{i}" for i in (1, 2, 3, 4)), 2.175),
-    **dict.fromkeys((f"panda_joint{i}" for i in (5, 6, 7)), 2.61),
-}
-"""rad/s that the Panda's joints can go; Franka's control parameters. Fingers have no such limit here."""
 REFLEX = 1.5
 """How many times as fast as it can go a joint may be commanded before the hardware stops it."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """All of an arm and its scene that a camera can tell."""
+
+    positions: Float64Array
+    """Of everything in the model, (nq,)."""
+    colours: Float32Array
+    """RGBA of its geoms, (ngeom, 4), in [0, 1]."""
 
 
 class Arm:
@@ -34,16 +41,18 @@ class Arm:
             SimulatorError: there is no such model, or it has no such camera.
         """
         self._mujoco = mujoco = import_mujoco()
-        path = Path(model) if Path(model).suffix == ".xml" else config_dir() / "arms" / f"{model}.xml"
         try:
-            self.model: Any = mujoco.MjModel.from_xml_path(str(path))
-        except ValueError as error:
+            self.model: Any = load_arm(model)
+            self._path = find_arm(model)
+        except SpecError as error:
             raise SimulatorError(f"arm '{model}': {error}") from error
         self.data: Any = mujoco.MjData(self.model)
         self.joints = tuple(self.model.actuator(i).name for i in range(self.model.nu))
         self._qpos = np.array([self.model.joint(name).qposadr[0] for name in self.joints])
         self._qvel = np.array([self.model.joint(name).dofadr[0] for name in self.joints])
-        self._jump = np.array([REFLEX * SPEEDS.get(name, np.inf) * self.period_s for name in self.joints])
+        self._colours = np.array(self.model.geom_rgba)
+        speeds = np.array([speed_of(self.model, self.model.joint(name).id) for name in self.joints])
+        self._jump = REFLEX * np.where(np.isfinite(speeds), speeds, np.inf) * self.period_s
         known = [self.model.camera(i).name for i in range(self.model.ncam)]
         if unknown := [camera.name for camera in cameras if camera.name not in known]:
             raise SimulatorError(f"arm '{model}': camera '{unknown[0]}' is not one of {', '.join(known)}")
@@ -58,9 +67,21 @@ class Arm:
         """Time that one `step` takes, in seconds."""
         return float(self.model.opt.timestep)
 
-    def reset(self) -> None:
-        """Everything at its place, the arm at home and at rest."""
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the model's file, its first 16 hex digits."""
+        return hashlib.sha256(self._path.read_bytes()).hexdigest()[:16]
+
+    def reset(self, joints: Float64Array | None = None) -> None:
+        """Everything at its place and at rest, in its own colours; the arm at `joints`, (J,), or at home."""
         self._mujoco.mj_resetDataKeyframe(self.model, self.data, 0)
+        self.model.geom_rgba[:] = self._colours
+        if joints is not None:
+            self.data.qpos[self._qpos] = joints
+        self.settle()
+
+    def settle(self) -> None:
+        """Take over positions that were written into `data`; the arm obeys from where it is."""
         self._mujoco.mj_forward(self.model, self.data)
         self.clear_fault()
 
@@ -101,13 +122,14 @@ class Arm:
         self._mujoco.mju_mat2Quat(quaternion, site.xmat)
         return Pose(site.xpos.copy(), np.roll(quaternion, -1))  # MuJoCo: w first.
 
-    def state(self) -> Float64Array:
-        """Positions of everything in the model, shape (nq,)."""
-        return np.array(self.data.qpos)
+    def sight(self) -> Sight:
+        """What a camera can tell of it now."""
+        return Sight(np.array(self.data.qpos), np.array(self.model.geom_rgba))
 
-    def images_of(self, state: Float64Array) -> dict[str, ImageArray]:
-        """What the cameras would see of a `state` of this model: RGB (height, width, 3) by name."""
-        self.data.qpos[:] = state
+    def images_of(self, sight: Sight) -> dict[str, ImageArray]:
+        """What the cameras see of a `sight` of this model: RGB (height, width, 3) by name. The arm is moved there."""
+        self.data.qpos[:] = sight.positions
+        self.model.geom_rgba[:] = sight.colours
         self._mujoco.mj_kinematics(self.model, self.data)
         self._mujoco.mj_camlight(self.model, self.data)
         if self._renderer is None:

@@ -1,6 +1,6 @@
 """Cameras as they are on a robot: late, not always equally late, and now and then without a picture.
 
-They render on a thread of their own, from a copy of the arm's state: a picture takes longer than a control period.
+They render on a thread of their own, from what can be seen of the arm: a picture takes longer than a control period.
 """
 
 import threading
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rollout_manager.arms.arm import Arm
+from rollout_manager.arms.arm import Arm, Sight
 from rollout_manager.exceptions import SimulatorError
-from vla_policy_node.observation import Float64Array, ImageArray
+from vla_policy_node.observation import ImageArray
 from vla_policy_node.spec import CameraSpec
 
 Publish = Callable[[str, int, ImageArray], None]
@@ -43,16 +43,16 @@ class Cameras:
         model: str,
         cameras: tuple[CameraSpec, ...],
         rate_hz: float,
-        state: Callable[[], Float64Array],
+        sight: Callable[[], Sight],
         clock: Callable[[], int],
         publish: Publish,
         faults: CameraFaults,
         seed: int = 0,
     ) -> None:
-        """Args: state: of the arm that is shown, see `Arm.state`; clock: time in ns; publish: called in the thread."""
+        """Args: sight: of the arm that is shown; clock: time in ns; publish: called in the thread."""
         self._arm = Arm(model, cameras)
         self._period_s = 1 / rate_hz
-        self._state, self._clock, self._publish, self._faults = state, clock, publish, faults
+        self._sight, self._clock, self._publish, self._faults = sight, clock, publish, faults
         self._random = np.random.default_rng(seed)
         self._last: dict[str, ImageArray] = {}
         self._ends = threading.Event()
@@ -80,7 +80,7 @@ class Cameras:
     def _take(self) -> None:
         stamp_ns, started, faults = self._clock(), time.monotonic(), self._faults
         if not (faults.frozen and self._last):
-            self._last = self._arm.images_of(self._state())
+            self._last = self._arm.images_of(self._sight())
         late = self._random.normal(faults.delay_s, faults.jitter_s) - (time.monotonic() - started)
         if self._random.random() < faults.dropout or faults.unplugged or self._ends.wait(max(0.0, late)):
             return

@@ -54,6 +54,7 @@ class JointTrajectoryController:
         """
         self._joints, self._open_loop = tuple(joints), open_loop
         self._waypoints = [_Waypoint(0, positions[None].copy())]
+        self._way: tuple[_Waypoint, BPoly] | None = None
 
     def command(self, message: Any, now_ns: int, measured: Float64Array) -> None:
         """Follow a trajectory from where the joints are now, or from what was commanded last.
@@ -68,19 +69,22 @@ class JointTrajectoryController:
         order = [list(message.joint_names).index(name) for name in self._joints]
         waypoints = [_waypoint(point, start_ns, order) for point in message.points]
         start = self._state(now_ns)[:2] if self._open_loop else measured.copy()
-        self._waypoints = [_Waypoint(now_ns, start), *waypoints]
+        self._waypoints, self._way = [_Waypoint(now_ns, start), *waypoints], None
 
     def target(self, now_ns: int) -> Float64Array:
         """Linear between positions, cubic where both ends have velocities, quintic where they have accelerations."""
-        return np.asarray(self._state(now_ns)[0])
+        return np.asarray(self._state(now_ns, 1)[0])
 
-    def _state(self, now_ns: int) -> Float64Array:
-        """Position, velocity and acceleration now, shape (3, J)."""
+    def _state(self, now_ns: int, orders: int = 3) -> Float64Array:
+        """Position, velocity and acceleration now, the first `orders` of them: shape (orders, J)."""
         for before, after in pairwise(self._waypoints):
             if now_ns < after.at_ns:
-                return _between(before, after, now_ns)
+                if self._way is None or self._way[0] is not after:
+                    self._way = after, _polynomial(before, after)
+                time_s = max(0, now_ns - before.at_ns) / 1e9
+                return np.stack([self._way[1](time_s, nu=order) for order in range(orders)])
         last = self._waypoints[-1].derivatives[0]
-        return np.stack([last, np.zeros_like(last), np.zeros_like(last)])
+        return np.stack([last, np.zeros_like(last), np.zeros_like(last)])[:orders]
 
     def _check(self, message: Any, start_ns: int, now_ns: int) -> None:
         """As `validate_trajectory_msg` of joint_trajectory_controller.cpp does, in its order and in its words."""
@@ -154,10 +158,8 @@ def _waypoint(point: Any, start_ns: int, order: list[int]) -> _Waypoint:
     return _Waypoint(start_ns + duration_ns(point.time_from_start), derivatives)
 
 
-def _between(before: _Waypoint, after: _Waypoint, now_ns: int) -> Float64Array:
-    """The state between two waypoints, shape (3, J): a polynomial through all that both of them say."""
+def _polynomial(before: _Waypoint, after: _Waypoint) -> BPoly:
+    """From one waypoint to the next, by seconds since the first, through all that both of them say."""
     known = min(len(before.derivatives), len(after.derivatives))
     seconds = (after.at_ns - before.at_ns) / 1e9
-    polynomial = BPoly.from_derivatives([0.0, seconds], [before.derivatives[:known], after.derivatives[:known]])
-    time_s = max(0, now_ns - before.at_ns) / 1e9
-    return np.stack([polynomial(time_s, nu=order) for order in range(3)])
+    return BPoly.from_derivatives([0.0, seconds], [before.derivatives[:known], after.derivatives[:known]])

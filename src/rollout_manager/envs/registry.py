@@ -23,7 +23,13 @@ def _libero(spec: RobotSpec | None, **options: Any) -> Env:
     return LiberoEnv(spec, **options)
 
 
-ENVIRONMENTS: dict[str, Callable[..., Env]] = {"metaworld": _metaworld, "libero": _libero}
+def _panda(spec: RobotSpec | None, **options: Any) -> Env:
+    from rollout_manager.envs.panda import PandaEnv
+
+    return PandaEnv(spec, **options)
+
+
+ENVIRONMENTS: dict[str, Callable[..., Env]] = {"metaworld": _metaworld, "libero": _libero, "panda": _panda}
 
 
 def make_env(name: str, spec: RobotSpec | None = None, rules: str = "", **options: Any) -> Env:

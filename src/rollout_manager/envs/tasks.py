@@ -25,7 +25,13 @@ def _libero() -> Suites:
     return suite_names()
 
 
-SUITES_OF: dict[str, Callable[[], Suites]] = {"metaworld": _metaworld, "libero": _libero}
+def _panda() -> Suites:
+    from rollout_manager.envs.panda_tasks import TASKS
+
+    return {"tabletop": tuple(TASKS)}
+
+
+SUITES_OF: dict[str, Callable[[], Suites]] = {"metaworld": _metaworld, "libero": _libero, "panda": _panda}
 
 
 def suites_of(environment: str) -> Suites:

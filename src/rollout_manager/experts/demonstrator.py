@@ -65,6 +65,11 @@ class Demonstrator:
         for name, share in (("slips", slips), ("pushes", pushes)):
             if not 0 <= share <= 1:
                 raise SimulatorError(f"demonstrations: {name} {share} is not a share in [0, 1]")
+        if slips and all(d.hold == "last" for d in spec.action):
+            raise SimulatorError(
+                f"demonstrations: slips {slips}: robot '{spec.name}' is commanded by position, so its hand cannot be "
+                "led back by what was sent; valid is 0"
+            )
         self._expert, self._noise, self._slips, self._pushes = expert, noise, slips, pushes
         self._push_range = PUSH * spec.noise_range
         self._low, self._high = spec.action_low, spec.action_high

@@ -39,7 +39,13 @@ def _libero() -> Expert:
     return LiberoExpert()
 
 
-EXPERTS: dict[str, Callable[[], Expert]] = {"metaworld": _metaworld, "libero": _libero}
+def _panda() -> Expert:
+    from rollout_manager.experts.panda import PandaExpert
+
+    return PandaExpert()
+
+
+EXPERTS: dict[str, Callable[[], Expert]] = {"metaworld": _metaworld, "libero": _libero, "panda": _panda}
 
 
 def make_expert(environment: str) -> Expert:

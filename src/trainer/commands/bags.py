@@ -10,6 +10,7 @@ import tyro
 
 from rollout_manager.bag import EpisodeReader, recover, verify
 from rollout_manager.catalog import Catalog, EpisodeRow, find_bags
+from rollout_manager.exceptions import BagError
 from rollout_manager.labels import read_labels
 from trainer.commands.arguments import parse
 
@@ -44,7 +45,7 @@ class VerifyBags:
 
 @dataclass(frozen=True)
 class RecoverBags:
-    """Make whole bags, labelled aborted, of recordings that were interrupted."""
+    """Make whole bags, labelled aborted, of recordings that were interrupted. Exit code 1 if one could not be."""
 
     roots: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of bags, searched through; or `<episode>.partial` folders."""
@@ -138,13 +139,19 @@ def verify_bags(roots: Sequence[Path]) -> int:
 
 
 def recover_bags(roots: Sequence[Path]) -> int:
-    """Recover every interrupted recording."""
+    """Recover every interrupted recording; 1 where one could not be."""
     partial = [path for root in roots for path in find_bags(root) if path.name.endswith(".partial")]
+    problems = 0
     for path in partial:
-        bag = recover(path)
+        try:
+            bag = recover(path)
+        except BagError as error:  # what is wrong with one must not keep the others from being recovered
+            problems += 1
+            print(error)
+            continue
         print(f"{path}: " + (f"recovered as {bag}" if bag else "held nothing yet and was removed"))
-    print(f"{len(partial)} interrupted recordings")
-    return 0
+    print(f"{len(partial)} interrupted recordings, {problems} could not be recovered")
+    return 1 if problems else 0
 
 
 def import_bags(options: ImportBags) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rollout_manager.envs.libero.package import PACKAGES, installed_versions, locate_assets
 from rollout_manager.exceptions import SimulatorError
-from rollout_manager.shared_memory import SHARED_MEMORY
+from rollout_manager.shared_memory import SHARED_MEMORY, stale
 from trainer import diagnosis
 from trainer.commands.arguments import parse
 from trainer.diagnosis import Assets, Finding
@@ -82,11 +82,11 @@ def probe_all(timeout_s: float, libero: bool) -> dict[str, Probe]:
 
 
 def shared_memory() -> Finding:
-    """What there is in /dev/shm."""
+    """What there is in /dev/shm, and what dead nodes hold of it."""
     if not SHARED_MEMORY.is_dir():
         return diagnosis.shared_memory(0, 0)
     usage = shutil.disk_usage(SHARED_MEMORY)
-    return diagnosis.shared_memory(usage.total, usage.free)
+    return diagnosis.shared_memory(usage.total, usage.free, stale())
 
 
 def assets() -> Finding:

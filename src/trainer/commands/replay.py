@@ -1,4 +1,4 @@
-"""`encore replay`: recorded tries again, in the simulator, beside a policy, or as topics."""
+"""`encore replay`: recorded tries again, in the simulator, on an arm, beside a policy, or as topics."""
 
 import contextlib
 import os
@@ -18,6 +18,7 @@ from trainer.commands.arguments import parse
 from trainer.config import require
 
 if TYPE_CHECKING:
+    from rollout_manager.arm_replay import ArmReplayReport
     from rollout_manager.env import Env
     from rollout_manager.replay import Replayed
     from trainer.open_loop import OpenLoop
@@ -71,18 +72,49 @@ class ReplayTopics:
     """ROS domain; as with every ROS tool the one in ROS_DOMAIN_ID, else 0."""
 
 
+@dataclass(frozen=True)
+class ReplayArm:
+    """Send a bag's recorded actions to a live arm. IT MOVES. Ctrl-C and the emergency stop brake it.
+
+    First it is brought slowly to where the recording began, straight from joint to joint, whatever stands between. Then
+    the actions go out as they were, through the robot's limits. Exit code 1 if it was stopped before the end.
+    """
+
+    bag: tyro.conf.Positional[Path]
+    """The episode's bag folder."""
+    robot: str = ""
+    """A robot of config/robots/, or the path of such a file; empty: the one that the bag names."""
+    rate: float = 1.0
+    """How many times as fast as recorded."""
+    within: float = 1.0
+    """How far a joint may be from where the recording began, in rad or m; further off nothing is sent."""
+    approach: float = 0.25
+    """Share of the robot's speeds at which it is brought there."""
+    estop_within_s: float = 0.0
+    """How often /estop must be heard, so that a cut cable stops the robot; 0: it need not be."""
+    deadman_button: int = -1
+    """Button of /joy that must be held all the time; -1: none."""
+    standstill: float = 0.0
+    """Highest speed of a joint, its unit a second, at which it is begun; 0: any."""
+    domain: int = field(default_factory=lambda: int(os.environ.get("ROS_DOMAIN_ID", "0")))
+    """ROS domain; as with every ROS tool the one in ROS_DOMAIN_ID, else 0."""
+
+
 Command = (
     Annotated[ReplaySimulator, tyro.conf.subcommand("simulator")]
+    | Annotated[ReplayArm, tyro.conf.subcommand("arm")]
     | Annotated[ReplayPolicy, tyro.conf.subcommand("policy")]
     | Annotated[ReplayTopics, tyro.conf.subcommand("topics")]
 )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command. Raises: BagError, SpecError, CheckpointError, SimulatorError: with what does not fit."""
+    """Run the command. Raises: BagError, SpecError, CheckpointError, SimulatorError, GraphError: what does not fit."""
     options: Command = parse(Command, arguments, "replay")  # type: ignore[arg-type]
     if isinstance(options, ReplaySimulator):
         return replay_simulator(options)
+    if isinstance(options, ReplayArm):
+        return replay_arm(options)
     return replay_policy(options) if isinstance(options, ReplayPolicy) else replay_topics(options)
 
 
@@ -138,6 +170,41 @@ def _deviation(replayed: "Replayed") -> str:
         return "hand where it was, to the last bit"
     first, most = next(step for step, off in known if off), max(off for _, off in known)
     return f"hand up to {1000 * most:.3g} mm off, from step {first} on"
+
+
+def replay_arm(options: ReplayArm) -> int:
+    """Send a bag to the arm of this domain, and say how it went. Raises: as `main`."""
+    from rollout_manager.arm_replay import ArmReplayConfig, read_arm_recording
+    from rollout_manager.graph import ros_environment
+    from vla_policy_node.spec import load_spec
+
+    config = ArmReplayConfig(options.rate, options.within, options.approach)
+    reader = EpisodeReader(options.bag)
+    spec = load_spec(options.robot or reader.header.robot)
+    recording = read_arm_recording(reader, spec)
+    os.environ.update(ros_environment(options.domain))
+
+    from rollout_manager.arm_replay_node import replay_into_arm
+
+    stops = {name: getattr(options, name) for name in ("estop_within_s", "deadman_button", "standstill")}
+    report = replay_into_arm(
+        recording, spec, config, stops, lambda phase: print(f"{recording.name}: {phase}", flush=True)
+    )
+    print(_arm_text(report, len(recording.actions)))
+    return OTHERWISE if report.ended else AS_RECORDED
+
+
+def _arm_text(report: "ArmReplayReport", actions: int) -> str:
+    """How far each joint was from where it had been, what was limited, and how it ended."""
+    lines = [f"{'joint':<22} {'mean off':>9} {'most off':>9}"]
+    for joint, errors in report.errors.items():
+        known = [abs(error) for error in errors if error == error]
+        mean, most = (f"{sum(known) / len(known):.4f}", f"{max(known):.4f}") if known else ("-", "-")
+        lines.append(f"{joint:<22} {mean:>9} {most:>9}")
+    lines += [f"limited or held {times} times: {what}" for what, times in report.limited.most_common()]
+    lines.append(f"{report.sent} commands sent for {actions} recorded actions")
+    lines.append(f"STOPPED: {report.ended}" if report.ended else "played to the end")
+    return "\n".join(lines)
 
 
 def replay_policy(options: ReplayPolicy) -> int:

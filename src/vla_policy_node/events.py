@@ -1,0 +1,53 @@
+"""Safety events: when a robot begins to be held or limited, why, and when it is free again. Pure; times are in ns."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from vla_policy_node.diagnostics import ERROR, OK, WARN, Status
+from vla_policy_node.safety import SafeCommand
+
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d.]*(e[-+]?\d+)?(?!\w)")
+MOST_KINDS = 50
+"""Kinds that are counted one by one; a policy's own errors may be of any number."""
+OTHERS = "others"
+
+
+@dataclass(frozen=True)
+class SafetyEvent:
+    """A change in what stands between what was asked for and what is sent."""
+
+    stamp_ns: int
+    """Of the command that is the first to be treated so."""
+    held: bool
+    reasons: tuple[str, ...]
+    """Why it is held or limited; empty: from here on what is asked for is sent."""
+
+    def status(self) -> Status:
+        """As a line of diagnostics."""
+        level = ERROR if self.held else WARN if self.reasons else OK
+        return Status("safety", level, "; ".join(self.reasons) or "free", {"held": str(self.held).lower()})
+
+
+def kind_of(reason: str) -> str:
+    """A reason without its numbers, which change from tick to tick: `front: last sample # ms old`."""
+    return NUMBER.sub("#", reason)
+
+
+class SafetyEvents:
+    """Sees every command, tells of changes, and counts how often each kind of reason has begun."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._now: frozenset[str] = frozenset()
+        self._held = False
+
+    def see(self, stamp_ns: int, command: SafeCommand) -> SafetyEvent | None:
+        """What has changed with a command that is sent; None where nothing has."""
+        kinds = frozenset(map(kind_of, command.reasons))
+        if kinds == self._now and command.held == self._held:
+            return None
+        for kind in sorted(kinds - self._now):
+            self.counts[kind if kind in self.counts or len(self.counts) < MOST_KINDS else OTHERS] += 1
+        self._now, self._held = kinds, command.held
+        return SafetyEvent(stamp_ns, command.held, command.reasons)

@@ -1,0 +1,58 @@
+"""Safety events: told once when they begin and end, and counted by kind."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vla_policy_node.diagnostics import ERROR, OK, WARN
+from vla_policy_node.events import MOST_KINDS, OTHERS, SafetyEvent, SafetyEvents, kind_of
+from vla_policy_node.safety import SafeCommand
+
+ZERO = np.zeros(1, np.float32)
+
+
+def command(*reasons: str, held: bool = False) -> SafeCommand:
+    return SafeCommand(ZERO, held, reasons)
+
+
+def test_a_kind_has_no_numbers_but_keeps_names() -> None:
+    assert kind_of("front: last sample 57 ms old") == "front: last sample # ms old"
+    assert kind_of("action: joint_1 -3.2e-05 is beyond its limit 2.8973") == "action: joint_1 # is beyond its limit #"
+    assert kind_of("/camera/front2/image_raw: silent for 101 ms") == "/camera/front2/image_raw: silent for # ms"
+
+
+def test_what_goes_on_is_told_once() -> None:
+    events = SafetyEvents()
+    assert events.see(1, command()) is None
+    assert events.see(2, command("late 50 ms", held=True)) == SafetyEvent(2, True, ("late 50 ms",))
+    assert events.see(3, command("late 83 ms", held=True)) is None
+    assert events.see(4, command("late 90 ms", "e-stop: pressed", held=True)) is not None
+    assert events.see(5, command()) == SafetyEvent(5, False, ())
+    assert events.see(6, command("late 51 ms", held=True)) is not None
+    assert events.counts == {"late # ms": 2, "e-stop: pressed": 1}
+
+
+def test_levels_say_held_limited_and_free() -> None:
+    statuses = [
+        SafetyEvent(0, held, reasons).status() for held, reasons in ((True, ("a",)), (False, ("b", "c")), (False, ()))
+    ]
+    assert [(s.level, s.message) for s in statuses] == [(ERROR, "a"), (WARN, "b; c"), (OK, "free")]
+
+
+def test_kinds_without_end_are_counted_together() -> None:
+    events = SafetyEvents()
+    for number in range(3 * MOST_KINDS):
+        events.see(number, command(f"policy: error {chr(0x4E00 + number)}", held=True))
+    assert len(events.counts) == MOST_KINDS + 1
+    assert events.counts[OTHERS] == 2 * MOST_KINDS
+    assert sum(events.counts.values()) == 3 * MOST_KINDS
+
+
+@given(st.lists(st.tuples(st.frozensets(st.sampled_from("abc")), st.booleans())))
+def test_the_events_alone_say_how_every_command_was_treated(history: list[tuple[frozenset[str], bool]]) -> None:
+    events, now = SafetyEvents(), (frozenset[str](), False)
+    for stamp, (reasons, held) in enumerate(history):
+        event = events.see(stamp, command(*sorted(reasons), held=held))
+        if event is not None:
+            now = frozenset(event.reasons), event.held
+        assert now == (reasons, held)
