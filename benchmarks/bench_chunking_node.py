@@ -181,7 +181,8 @@ def compare(spec: RobotSpec, folder: Path, trials: int) -> list[Try]:
     command = [sys.executable, str(Path(__file__).with_name("_chunking_policy_node.py")), "--ros-args"]
     command += [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
     with Graph(GraphConfig((NodeConfig("arm", {"robot": robot}),), DOMAIN, folder / "logs")):
-        policy = subprocess.Popen(command, env=environment)
+        with (folder / "policy.log").open("w") as log:
+            policy = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
             rclpy.init()
             operator = Operator(spec, record)
