@@ -2,7 +2,8 @@
 
 The robot's own driver publishes its cameras, /joint_states and /ee_pose, and obeys /action. Nothing moves before
 `ros2 service call /policy_node/enable std_srvs/srv/SetBool "{data: true}"`. With `station:=true` there is an operator's
-station as well, and with `teleop:=<mapping>` the arm can be driven by hand. Ends with an error if a node dies.
+station as well, with `teleop:=<mapping>` the arm can be driven by hand, and with `stand_in:=panda` it is a simulated
+one. Ends with an error if a node dies.
 """
 
 from launch import LaunchDescription
@@ -24,6 +25,10 @@ DEFAULTS = {
     "teleop": (
         "",
         "name in config/teleop/, or the path of a YAML file: drive by hand with a gamepad on /joy; empty: no",
+    ),
+    "stand_in": (
+        "",
+        "a model of config/arms/, or the path of one: a simulated arm in place of the real one; empty: no",
     ),
     "mode": ("real_time", "real_time: a command every period, holding if need be; lockstep only for simulators"),
     "device": ("cpu", "where the network runs: cpu, cuda, ..."),
@@ -58,6 +63,8 @@ def nodes(context: LaunchContext) -> list[object]:
         started.append(node("station_node", given, "robot"))
     if given["teleop"]:
         started.append(node("teleop_node", {**given, "mapping": given["teleop"]}, "robot", "mapping"))
+    if given["stand_in"]:
+        started.append(node("arm_node", {**given, "model": given["stand_in"]}, "robot", "model"))
     return [*started, *[RegisterEventHandler(OnProcessExit(target_action=n, on_exit=ended)) for n in started]]
 
 

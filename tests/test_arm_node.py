@@ -12,6 +12,7 @@ import yaml
 from client_node import Client
 from graph_helpers import INSTRUCTION_TEXT, make_graph, save_random_policy
 
+from vla_policy_node.commands import trajectory_point
 from vla_policy_node.messages import text_to_message
 from vla_policy_node.ros_node import rclpy_maker
 from vla_policy_node.spec import RobotSpec, load_spec
@@ -124,3 +125,26 @@ def test_a_bad_trajectory_is_refused_and_told(ros_domain: int, tmp_path: Path) -
         publisher.publish(message)
         client.until(lambda: arm.told(f"arm_node: {TRAJECTORY}")[1]["refused"] == "1")
         assert "don't match the controller joints: 1 instead of 7" in arm.told(f"arm_node: {TRAJECTORY}")[0]
+
+
+def test_a_ur5e_stands_in_as_well(ros_domain: int, tmp_path: Path) -> None:
+    spec = load_spec("ur5e")
+    nodes = {"arm": {"robot": "ur5e", "model": "ur5e", "camera_rate_hz": 10.0}}
+    with make_graph(tmp_path, ros_domain, nodes), Client(ros_domain) as client:
+        for topic in (JOINT_STATES, spec.cameras[0].topic):
+            client.listen(topic, MESSAGE_TYPES.get(topic, "sensor_msgs/msg/Image"))
+        publisher = client.publisher(spec.commands[0].topic, "trajectory_msgs/msg/JointTrajectory")
+        client.until(lambda: publisher.get_subscription_count() == 1 and bool(client.received[JOINT_STATES]))
+        names, make = list(spec.joints_of(spec.commands[0].dimensions)), rclpy_maker()
+        home = np.array([0.0, -1.5708, 1.5708, -1.5708, -1.5708, 0.0])
+        wanted = home + np.array([0.2, 0.1, -0.1, 0.0, 0.1, 0.2])
+        point = trajectory_point(make, wanted, 500_000_000)
+        publisher.publish(make("trajectory_msgs/msg/JointTrajectory", joint_names=names, points=[point]))
+
+        def off() -> float:
+            state = client.received[JOINT_STATES][-1]
+            at = dict(zip(state.name, state.position, strict=True))
+            return float(np.abs(np.array([at[name] for name in names]) - wanted).max())
+
+        client.until(lambda: off() < 0.01)
+        client.until(lambda: bool(client.received[spec.cameras[0].topic]))

@@ -2,19 +2,25 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from arm_robots import FINGER, HOME, PANDA_EE, Floats, arm_joints, boxed, model_of, seen
+from arm_robots import FINGER, HOME, PANDA_EE, UR5E, Floats, arm_joints, boxed, model_of, seen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from motion_checks import check_limits
 from scipy.spatial.transform import Rotation
+from test_kinematics import URDF
 
+from vla_policy_node.action_spec import ActionDimension
 from vla_policy_node.command_messages import command_message
 from vla_policy_node.command_spec import CommandSpec
 from vla_policy_node.end_effector import EndEffectorFilter, make_safety_filter
+from vla_policy_node.inverse_kinematics import InverseKinematics
+from vla_policy_node.kinematics import ArmModel
+from vla_policy_node.kinematics_spec import KinematicsSpec
 from vla_policy_node.messages import rosbags_maker
 from vla_policy_node.safety import LimitMode, SafetyFilter
 from vla_policy_node.spec import RobotSpec
@@ -30,7 +36,8 @@ class Panda:
 
     def __init__(self, spec: RobotSpec = FREE, mode: LimitMode = "clamp", joints: Floats = HOME) -> None:
         self.spec, self.gate = spec, make_safety_filter(spec, mode)
-        self.joints, self.sent, self.reasons = joints, [joints], [()]
+        self.joints, self.sent = joints, [joints]
+        self.reasons: list[tuple[str, ...]] = [()]
         self.follows = True
 
     def tell(self, displacement: Any, ticks: int = 1) -> "Panda":
@@ -83,6 +90,39 @@ def test_a_turn_is_about_the_hands_own_point() -> None:
     position, rotation = panda.hand()
     np.testing.assert_allclose(position, START[0], atol=2e-4)
     np.testing.assert_allclose(rotation, Rotation.from_rotvec([0.3, 0, 0]).as_matrix() @ START[1], atol=1e-3)
+
+
+def test_another_arm_is_displaced_as_well() -> None:
+    """The UR5e's six joints, of whose spec only the kinematics and the action are others."""
+    hand = KinematicsSpec("ur5e", "grip", "base_link", PANDA_EE.action_names[:6], UR5E.action[:6])
+    spec = replace(UR5E, action=(*PANDA_EE.action[:6], UR5E.action[6]), kinematics=hand, commands=())
+    arm, joints = model_of(spec), np.array([0.0, -1.5708, 1.5708, -1.5708, -1.5708, 0.0])
+    start, gate, sent = arm.hand(joints), make_safety_filter(spec), [joints]
+    for tick in range(45):
+        asked = [0.0, 0.004, -0.002, 0.0, 0.0, 0.01] if tick < 25 else [0.0] * 6
+        command = gate.check([*asked, 0.1], (), seen(spec, sent[-1]))
+        sent.append(command.joints.astype(np.float64))
+    position, rotation = arm.hand(sent[-1])
+    np.testing.assert_allclose(position - start[0], [0, 0.1, -0.05], atol=5e-4)
+    np.testing.assert_allclose(rotation, Rotation.from_rotvec([0, 0, 0.25]).as_matrix() @ start[1], atol=2e-3)
+    for i, joint in enumerate(hand.joints):
+        check_limits(np.array(sent)[:, i], joint, PERIOD)
+
+
+def test_an_arm_whose_urdf_has_no_shapes_is_displaced_too(tmp_path: Path) -> None:
+    (tmp_path / "two.urdf").write_text(URDF)
+    joints = (
+        ActionDimension("turn", "rad", -1, 2, "last", velocity=1, acceleration=5, joint="turn"),
+        ActionDimension("slide", "m", 0, 0.4, "last", velocity=1, acceleration=5, joint="slide"),
+    )
+    arm = ArmModel(KinematicsSpec(str(tmp_path / "two.urdf"), "tool", "stand"), joints)
+    inverse, at = InverseKinematics(arm, PERIOD, 0.01), np.array([0.2, 0.1])
+    position, rotation = arm.hand(at)
+    outwards = rotation @ [0.005, 0, 0]
+    np.testing.assert_allclose(inverse.solve(at, position + outwards, rotation), [0.2, 0.105], atol=1e-5)
+    # At its end the rail goes no further, and neither does the hand.
+    end = np.array([0.2, 0.4])
+    np.testing.assert_allclose(inverse.solve(end, arm.hand(end)[0] + outwards, rotation), end, atol=1e-5)
 
 
 def test_it_begins_where_the_joints_are_and_sends_nothing_before() -> None:
@@ -206,7 +246,7 @@ def table_distance(spec: RobotSpec, joints: Floats) -> float:
     arm.hand(joints)
     table = arm.model.geom("table").id
     geoms = [g for g in range(arm.model.ngeom) if "finger" in arm.model.body(arm.model.geom_bodyid[g]).name]
-    return min(arm.mujoco.mj_geomDistance(arm.model, arm.data, g, table, 1.0, None) for g in geoms)
+    return min(float(arm.mujoco.mj_geomDistance(arm.model, arm.data, g, table, 1.0, None)) for g in geoms)
 
 
 @pytest.mark.parametrize(("clearance", "least", "most"), [(0.02, 0.0195, 0.03), (0.0, -1.0, -0.03)])

@@ -107,6 +107,18 @@ def test_ticks_that_come_early_do_not_make_it_faster(ticks: list[tuple[int, floa
         last = float(command.action[0])
 
 
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(-1, 1), st.sampled_from([0.05, 0.3, 1.0])), min_size=1, max_size=60), LIMIT, LIMIT)
+def test_a_share_of_the_limits_breaks_none_of_them(
+    targets: list[tuple[float, float]], velocity: float, acceleration: float
+) -> None:
+    dimension = joint(velocity, acceleration).action[0]
+    limiter = MotionLimiter(dimension, PERIOD)
+    limiter.start(0.2)
+    sent = [0.2] + [limiter.towards(target, None, share) for target, share in targets]
+    check_limits(np.array(sent + [limiter.stop() for _ in range(5)], np.float64), dimension, PERIOD)
+
+
 def test_a_motion_within_the_limits_is_followed_without_lag() -> None:
     limiter = MotionLimiter(joint().action[0], PERIOD)
     limiter.start(0.0)

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from graph_helpers import INSTRUCTION_TEXT, header_of, sent_actions
-from operator_bench import HOME, PANDA, bench, start_manager
+from operator_bench import HOME, PANDA, Operator, bench, start_manager
 
 from rollout_manager.bag import EpisodeReader, verify
 from rollout_manager.graph import NodeConfig
 from rollout_manager.labels import Label, current, read_labels
 from rollout_manager.results import read_results
 from vla_policy_node.messages import text_from_message
-from vla_policy_node.topics import INSTRUCTION
+from vla_policy_node.ros_node import message_class
+from vla_policy_node.topics import ESTOP, INSTRUCTION, MESSAGE_TYPES
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -82,6 +83,7 @@ def test_time_is_up_with_nobody_there_and_the_arm_waits(ros_domain: int, tmp_pat
         assert np.abs(operator.joints() - still).max() < 1e-3, "it holds"
         assert operator.state.phase == "away"
         assert graph.status()["manager"] is None
+        _press_the_emergency_stop(operator)
         operator.begin(home=True)
         operator.say("stop")
         assert operator.until("away").prompt == "aborted: stopped by operator; home: bring the arm home"
@@ -89,10 +91,40 @@ def test_time_is_up_with_nobody_there_and_the_arm_waits(ros_domain: int, tmp_pat
         operator.say("success")
         assert graph.wait("manager", 60) == 0, graph.tail("manager")
     rows = read_results(tmp_path / "bags" / "results.csv")
-    assert [(r.seed, r.ending) for r in rows] == [(0, "truncated"), (1, "aborted"), (1, "success")]
+    told = [(r.seed, r.ending, r.reason) for r in rows]
+    assert told == [
+        (0, "truncated", "time was up"),
+        (1, "aborted", "policy_node/enable: the robot is stopped: e-stop: pressed"),
+        (1, "aborted", "stopped by operator"),
+        (1, "success", ""),
+    ]
     assert 20 <= rows[0].steps <= 66, "two seconds of it"
     timed_out = label_of(tmp_path / "bags" / rows[0].episode_id)
     assert (timed_out.outcome, timed_out.author, timed_out.rule) == ("failure", "robot", "time_limit")
+
+
+def _press_the_emergency_stop(operator: Operator) -> None:
+    """It stops the way home, and a try that is started while it is pressed does not begin."""
+    client = operator.client
+    estop = client.publisher(ESTOP, MESSAGE_TYPES[ESTOP])
+    client.until(lambda: estop.get_subscription_count() == 1)
+    press, release = (message_class(MESSAGE_TYPES[ESTOP])(data=pressed) for pressed in (True, False))
+    estop.publish(press)
+    client.spin(0.5)
+    operator.say("home")
+    client.until(lambda: operator.state.prompt.startswith("not home: the robot is stopped: e-stop: pressed"))
+    estop.publish(release)
+    client.spin(0.5)
+    assert client.trigger("policy_node/clear_stop").success
+    operator.say("home")
+    operator.scene()
+    estop.publish(press)
+    client.spin(0.5)
+    operator.say("start")
+    assert operator.until("away").prompt == "the try was cut short; home: bring the arm home"
+    estop.publish(release)
+    client.spin(0.5)
+    assert client.trigger("policy_node/clear_stop").success
 
 
 def test_whoever_dies_the_arm_comes_to_rest_and_the_schedule_goes_on(ros_domain: int, tmp_path: Path) -> None:

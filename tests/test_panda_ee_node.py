@@ -61,7 +61,7 @@ class HandBench(Bench):
     def displaced(self, spec: RobotSpec) -> Float64Array:
         """The sum of all displacements that were sent, m."""
         sent = [action_from_message(spec, message)[1] for message in self.client.received[ACTION]]
-        return np.sum([action[:3].astype(np.float64) for action in sent], axis=0)
+        return np.asarray(np.sum([action[:3].astype(np.float64) for action in sent], axis=0), np.float64)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout_manager.arms.controlled_arm import ControlledArm
-from rollout_manager.arms.inverse_kinematics import InverseKinematics
+from rollout_manager.arms.pose_solver import PoseSolver
 from rollout_manager.decisions import DecisionLog
 from rollout_manager.drivers import ExpertDriver, NoDriver
 from rollout_manager.env import StepResult
@@ -196,7 +196,7 @@ def test_a_command_that_no_joint_can_follow_ends_the_try(env: PandaEnv) -> None:
 @settings(deadline=None, max_examples=20)
 def test_inverse_kinematics_puts_the_hand_there_pointing_down(x: float, y: float, z: float) -> None:
     arm = ControlledArm(SPEC).arm
-    joints = InverseKinematics().solve(np.array([x, y, z]), arm.measured()[0][:7])
+    joints = PoseSolver().solve(np.array([x, y, z]), arm.measured()[0][:7])
     arm.reset(np.append(joints, [0.04, 0.04]))
     hand = arm.hand()
     np.testing.assert_allclose(hand.position, [x, y, z], atol=2e-4)
@@ -207,7 +207,7 @@ def test_inverse_kinematics_puts_the_hand_there_pointing_down(x: float, y: float
 
 def test_what_is_not_possible_is_named(env: PandaEnv) -> None:
     with pytest.raises(SimulatorError, match="cannot be brought to"):
-        InverseKinematics().solve(np.array([2.0, 0.0, 0.1]), np.array([0, -0.4, 0, -2.2, 0, 1.8, 0.785]))
+        PoseSolver().solve(np.array([2.0, 0.0, 0.1]), np.array([0, -0.4, 0, -2.2, 0, 1.8, 0.785]))
     with pytest.raises(SimulatorError, match="task 'juggle' is not one of panda's: reach_cube"):
         env.reset("juggle", 0)
     with pytest.raises(SimulatorError, match="seed -1 is negative"):

@@ -100,6 +100,25 @@ def test_a_message_that_cannot_be_recorded_is_said_and_the_rest_is_recoverable(t
     assert [m.message.data for m in EpisodeReader(bag).messages()] == ["good"]
 
 
+READY = """
+import sys
+from rollout_manager.episode import EpisodeHeader
+from rollout_manager.recorder import EpisodeRecorder
+from vla_policy_node.messages import typestore
+header = EpisodeHeader("ep", "metaworld", "task", "open it", 3, "arm", "", "expert", "in_process")
+recorder = EpisodeRecorder(sys.argv[1], header)
+print(typestore.cache_info().currsize)
+recorder.abort("enough")
+"""
+
+
+def test_a_recorder_that_has_begun_has_nothing_left_to_load(tmp_path: Path) -> None:
+    """What the first message had to wait for would be missing after a kill."""
+    command = [sys.executable, "-c", READY, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment(), check=True)
+    assert done.stdout == "1\n"
+
+
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path

@@ -28,7 +28,7 @@ def test_it_loads_round_trips_and_can_be_guarded(name: str) -> None:
     assert RobotSpec.from_dict(yaml.safe_load(yaml.safe_dump(spec.to_dict()))) == spec
     assert spec.digest == DIGESTS.get(name, spec.digest)
     for mode in ("clamp", "reject"):
-        gate = make_safety_filter(spec, mode)  # type: ignore[arg-type]
+        gate = make_safety_filter(spec, mode)
         assert isinstance(gate, EndEffectorFilter) == (name == "panda_ee")
         assert gate.watches_joints == any(d.joint for d in spec.commanded)
 
@@ -71,7 +71,7 @@ def test_the_stand_in_has_its_joints_and_cameras(name: str) -> None:
     for _ in range(500):
         arm.step(home)
     np.testing.assert_allclose(arm.measured()[0], home, atol=2e-3)
-    images = arm.images_of(arm.state())
+    images = arm.images_of(arm.sight())
     assert all(image.std() > 5 for image in images.values())
     red = (images["front"][..., 0] > 120) & (images["front"][..., 1] < 90) & (images["front"][..., 2] < 90)
     assert red.any(), "the cube"

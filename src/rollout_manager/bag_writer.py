@@ -26,6 +26,7 @@ from rollout_manager.bag_format import (
 )
 from rollout_manager.episode import EpisodeHeader, Outcome
 from rollout_manager.exceptions import BagError
+from vla_policy_node.messages import typestore
 from vla_policy_node.topics import ACTION
 
 CHUNK_BYTES = 1 << 20
@@ -86,6 +87,9 @@ class EpisodeWriter:
 
     def __init__(self, root: Path | str, header: EpisodeHeader, flush_every_s: float = FLUSH_EVERY_S) -> None:
         """Raises: BagError: the episode exists already, an interrupted one is in the way, or the disk refuses."""
+        # ROS's definitions, which the first message needs, are read here: on a busy machine that takes more than a
+        # second, in which a recording under way would reach no disk.
+        typestore()
         self.header = header
         self.path = _make_folder(Path(root), header)
         self._flush_every_s = flush_every_s

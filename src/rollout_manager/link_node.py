@@ -146,6 +146,7 @@ class Link:
         }
         if self._station:
             changes["instruction"] = attempt.instruction
+            self._calls.switch(f"{self._scene}/run", False)  # No start that was given for an earlier try holds.
         self._calls.set(self._scene, changes)
         needed = {topic: {self._node.get_name(), self._driver} for topic in self._inputs}
         if self._schedule.driver == "expert":
@@ -180,7 +181,13 @@ class Link:
         needed = {ACTION: {self._scene, self._node.get_name()}, ACTION_CHUNK: {self._node.get_name()}}
         if self._station and not self._calls.spin(self._station.is_ready, 1.0):
             raise self._station.called_off()
-        self._matched(partial(self._calls.switch, f"{self._driver}/enable", True), needed)
+        try:
+            self._matched(partial(self._calls.switch, f"{self._driver}/enable", True), needed)
+        except RefusedError as error:
+            if not self._station:
+                raise
+            # An emergency stop, a dead-man's switch: the operator mends it, and starts again.
+            raise NodeLostError(str(error)) from error
 
     def run(self) -> None:
         self._active_at = time.monotonic()

@@ -26,8 +26,6 @@ LOST_NS = 3 * NANOSECONDS
 """Silence after which the rollout manager is taken for gone."""
 READY_NS = 60 * NANOSECONDS
 """How long the operator's start holds, while a checkpoint is loaded."""
-ASKED_AGAIN_NS = NANOSECONDS
-"""Within this time a manager that asks again is the one that was told to go on."""
 PRESENT_NS = 30 * NANOSECONDS
 """After the operator's word they count as being there."""
 
@@ -122,12 +120,9 @@ class Station:
         Returns:
             What it has to wait for; empty when the operator has started the try.
         """
-        again = now_ns - self._asked_ns <= ASKED_AGAIN_NS
         self._asked_ns = now_ns
         if self.phase in ("idle", "running", "ended"):
             self._begin(request, now_ns)
-        elif self.phase == "ready" and not again:
-            self._wait_for_scene(now_ns)  # Another manager than the one that the operator started it for.
         self.request = request
         return "" if self.phase == "ready" else self.prompt
 
@@ -140,9 +135,9 @@ class Station:
             self._end(Outcome("aborted", 0, reason=self._revoked or STOPPED), now_ns)
 
     def rest(self, now_ns: int) -> None:
-        """The manager has taken the robot out of the driver's hands."""
-        if self.phase == "running":
-            self._away("the rollout manager ended the try", now_ns)
+        """The manager has taken the robot out of the driver's hands; a start that was given before holds no more."""
+        if self.phase in ("ready", "running"):
+            self._away("the try was cut short", now_ns)
 
     def heard(self, now_ns: int) -> None:
         """The manager says that it records the try."""

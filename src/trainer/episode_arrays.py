@@ -103,9 +103,9 @@ def decode_episode(
 ) -> EpisodeArrays:
     """Turn an episode's messages, in log order, into arrays.
 
-    A step is an observation that an action answered. Its label is the action sent, or what the newest chunk
-    proposed for its tick where the header says `proposed`; where a human drove, what they asked for. A step at which
-    nobody drove, since the human had let go, is none. `image_size`: height and width the network takes.
+    A step is an observation that an action answered. Its label is the action sent, or what the newest chunk proposed
+    for its tick where the header says `proposed`; where a human drove, what they asked for; where nobody did, since
+    the human had let go, there is none. `image_size`: height and width the network takes.
 
     Raises:
         DatasetError: the episode is another robot's, or no step can be made of it.

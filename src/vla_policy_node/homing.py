@@ -30,6 +30,13 @@ LEAD_SHARE = 0.9
 """Share of its `lead` that a joint is asked to go ahead of where it is: so that the filter need not step in."""
 
 
+def home_of(spec: RobotSpec) -> dict[int, float]:
+    """Index of each dimension that has a home -> that value. Raises: PolicyNodeError: the robot's file names none."""
+    if not spec.home:
+        raise PolicyNodeError(f"robot '{spec.name}' has no home; give its file one: `home: {{joint: position}}`")
+    return home_places(f"robot '{spec.name}'", spec.home, spec.action)
+
+
 class Homing:
     """One way home. Times are integer ns."""
 
@@ -40,9 +47,7 @@ class Homing:
             PolicyNodeError: the robot's file names no home.
         """
         self._spec, self._safety = spec, safety
-        self._home = home_places(f"robot '{spec.name}'", spec.home, spec.action)
-        if not self._home:
-            raise PolicyNodeError(f"robot '{spec.name}' has no home; give its file one: `home: {{joint: position}}`")
+        self._home = home_of(spec)
         lead = np.array([d.lead for d in spec.action], np.float64)
         self._lead: Float64Array = LEAD_SHARE * lead
         self._ends_ns, self._seconds = now_ns + timeout_ns, timeout_ns / NANOSECONDS

@@ -8,7 +8,7 @@ from std_srvs.srv import Trigger
 
 from vla_policy_node.control import Step
 from vla_policy_node.exceptions import MessageError, PolicyNodeError
-from vla_policy_node.homing import Homing
+from vla_policy_node.homing import Homing, home_of
 from vla_policy_node.messages import joints_from_message
 from vla_policy_node.safety import SafetyFilter
 from vla_policy_node.spec import NANOSECONDS, RobotSpec
@@ -60,6 +60,7 @@ class HomeService:
         timeout_ns = round(NANOSECONDS * self._node.get_parameter("home_timeout_s").value)
         response.success, response.message = True, "on its way home; ~/describe says when it is there"
         try:
+            home_of(self._spec)  # Before anything is taken hold of.
             self._homing = Homing(self._spec, self._begin(), self._now(), timeout_ns)
         except PolicyNodeError as error:
             response.success, response.message = False, str(error)

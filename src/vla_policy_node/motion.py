@@ -81,6 +81,8 @@ class MotionLimiter:
         """
         self._after_s = self._period_s if after_s is None else after_s
         self._share = share
+        if share < 1 and not self._has_time(share):
+            return self._brake()
         # A target that moves is followed at its speed: to plan a rest at each of its places would lag behind it. But to
         # come by at full speed from near by, one would first go back: of the ways the one that gets nearest.
         speed = 0.0 if self._target is None else (target - self._target) / self._period_s
@@ -120,6 +122,12 @@ class MotionLimiter:
         if self._ruckig.calculate(self._input, trajectory) not in (Result.Working, Result.Finished):
             return None
         return self._at(trajectory, self._after_s)
+
+    def _has_time(self, share: float) -> bool:
+        """Whether its acceleration can be taken back with a share of the jerk before it is faster than it may be."""
+        now = self.motion
+        fastest = now.velocity + now.acceleration * abs(now.acceleration) / (2 * share * self._dimension.jerk)
+        return abs(fastest) <= self._dimension.velocity
 
     def _can_stop(self, motion: Motion) -> bool:
         """Whether the arm can come to rest from there without leaving the limits, or, outside them, going further."""

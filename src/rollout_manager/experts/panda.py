@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from ruckig import InputParameter, OutputParameter, Ruckig
 
-from rollout_manager.arms.inverse_kinematics import InverseKinematics
+from rollout_manager.arms.pose_solver import PoseSolver
 from rollout_manager.envs.panda_tasks import HALF_CUBE, HOVER, LIFT, check_task
 from rollout_manager.exceptions import SimulatorError
 from vla_policy_node.observation import Float32Array, Float64Array
@@ -49,7 +49,7 @@ class PandaExpert:
         """Args: spec: its rate and motion limits are kept; without it, those of the robot `panda`."""
         self._spec = load_spec("panda") if spec is None else spec
         arm = self._spec.action[:ARM_JOINTS]
-        self._kinematics = InverseKinematics(joints=ARM_JOINTS)
+        self._kinematics = PoseSolver(joints=ARM_JOINTS)
         self._ruckig = Ruckig(ARM_JOINTS, 1 / self._spec.rate_hz)
         self._motion, self._next = InputParameter(ARM_JOINTS), OutputParameter(ARM_JOINTS)
         self._motion.max_velocity = [SHARES["velocity"] * d.velocity for d in arm]

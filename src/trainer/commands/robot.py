@@ -47,13 +47,17 @@ class ReadLimits:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command. Returns the exit code. Raises: ConfigError: no such subcommand; and as each of them."""
+    """Run the command. Returns the exit code; `--help` and no subcommand leave by SystemExit.
+
+    Raises:
+        ConfigError: no such subcommand; and as each of them.
+    """
     if arguments and not arguments[0].startswith("-"):
         if arguments[0] not in SUBCOMMANDS:
             raise ConfigError(f"robot: '{arguments[0]}' is not one of {', '.join(SUBCOMMANDS)}")
         return SUBCOMMANDS[arguments[0]](arguments[1:])
     print(f"usage: encore robot {{{','.join(SUBCOMMANDS)}}} ..., and --help behind each of them")
-    return 0 if arguments else 2
+    raise SystemExit(0 if arguments else 2)
 
 
 def check(arguments: Sequence[str]) -> int:

@@ -21,8 +21,9 @@ EXACT = 1e-4
 """m and rad at which the hand is there."""
 
 
-class InverseKinematics:
-    """Of the arm's joints before its fingers, (7,) for a Panda."""
+class PoseSolver:
+    """Of the arm's joints before its fingers, (7,) for a Panda. It finds a whole pose at once, for plans; what
+    displaces a hand at every tick, within its joints' limits, is `vla_policy_node.inverse_kinematics`."""
 
     def __init__(self, model: str = "panda", joints: int = 7) -> None:
         """Args: model: as for `Arm`; joints: how many, from the first on. Raises: SimulatorError: no such model."""
