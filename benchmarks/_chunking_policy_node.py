@@ -2,14 +2,12 @@
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from _chunking_task import SteeringPolicy, Synchronous
 
-from vla_policy_node import chunking, policy_loading, policy_node, policy_parameters
+from vla_policy_node import chunking, driving_node, policy_loading, policy_node, policy_parameters
 from vla_policy_node.control import Step
 from vla_policy_node.policy_output import PolicyOutput
 from vla_policy_node.ros_node import exit_process
@@ -31,8 +29,8 @@ def main() -> int:
     """Run the node until it is stopped; returns the exit status."""
     chunking.EXECUTORS["synchronous"] = lambda period_ns, every, decay: Synchronous(period_ns, every)
     policy_parameters.CHOICES["execute"] = tuple(chunking.EXECUTORS)
-    vars(policy_loading).update(NetworkPolicy=SteeringPolicy)
-    vars(policy_node).update(PolicyOutput=RecordedOutput)
+    vars(policy_loading).update(NetworkPolicy=SteeringPolicy, unfamiliar=lambda *_: ())
+    vars(driving_node).update(PolicyOutput=RecordedOutput)
     return policy_node.main()
 
 

@@ -1,12 +1,8 @@
 """bench_chunking_node.py in one process, on a clock that is counted: arm, controller, the node's control loop."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from _chunking_task import HOME, JOINTS, SteeringPolicy, Synchronous, hands, make_task
 from _chunking_tries import EVERY, STAYS_S, TIME_S, WAYS, Case, Hand, Sent, Try, arrived, judged
 
@@ -16,9 +12,9 @@ from vla_policy_node.chunking import make_executor
 from vla_policy_node.command_messages import command_message
 from vla_policy_node.committed import Committed
 from vla_policy_node.control import Proposal, RealTimeControl, Step, Ticker, propose
+from vla_policy_node.end_effector import make_safety_filter
 from vla_policy_node.messages import rosbags_maker
 from vla_policy_node.observation import Observation, ObservationBuffer
-from vla_policy_node.safety import SafetyFilter
 from vla_policy_node.spec import NANOSECONDS, RobotSpec
 
 MS = 1_000_000
@@ -43,7 +39,7 @@ class World:
         self._buffer.instruction = self.task.text()
         own = execute == "synchronous"
         executor = Synchronous(spec.period_ns, EVERY) if own else make_executor(execute, spec.period_ns, EVERY)
-        self.control = RealTimeControl(self._buffer, executor, SafetyFilter(spec), self._ask)
+        self.control = RealTimeControl(self._buffer, executor, make_safety_filter(spec, "clamp"), self._ask)
         self._ticker = Ticker(spec.period_ns)
         self._pictures: list[tuple[int, int]] = []
         self._answer: tuple[int, Proposal] | None = None
@@ -79,7 +75,9 @@ class World:
             return False
         stamp_ns = self._pictures.pop(0)[1]
         for camera in self._spec.cameras:
-            self._buffer.add_image(camera.name, stamp_ns, np.zeros((camera.height, camera.width, 3), np.uint8))
+            # No two are alike, or the camera counts as frozen.
+            image = np.full((camera.height, camera.width, 3), stamp_ns // self._spec.period_ns % 256, np.uint8)
+            self._buffer.add_image(camera.name, stamp_ns, image)
         return self._buffer.latest_tick() == stamp_ns and self._ticker.on_observation(self.now_ns)
 
     def _ask(self, seen: Observation, committed: Committed | None) -> bool:

@@ -9,6 +9,7 @@ guided, as a trained flow head is.
 import json
 import time
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import mujoco
@@ -137,6 +138,8 @@ class SteeringPolicy:
     """Steers the arm to its goal past the obstacle, one chunk after the other, from where its joints are measured."""
 
     checkpoint_digest = "scripted"
+    network = SimpleNamespace(statistics=None)
+    """It was trained on nothing that pictures could be compared with."""
 
     def __init__(self, spec: RobotSpec) -> None:
         self.spec = spec

