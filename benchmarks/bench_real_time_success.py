@@ -3,7 +3,8 @@
     python benchmarks/bench_real_time_success.py --output runs/real_time --tries 40
 
 The scripted expert shows a task of the stand-in arm, a network of two cameras is trained on it, and then drives: in
-lockstep in process, and in real time over DDS, with arm, policy and rollout manager as processes of their own. Prints
+lockstep in process, and in real time over DDS, with arm, policy and rollout manager as processes of their own. On a
+machine that is busy with other things, `--speed 0.2` has the graph's clock run at a fifth of the time. Prints
 both success rates, their difference with its interval, the exact McNemar test and the ticks that got no command; the
 same goes to a JSON file. The same command again goes on where it was.
 """
@@ -11,13 +12,16 @@ same goes to a JSON file. The same command again goes on where it was.
 import argparse
 import json
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rollout_manager.bag import EpisodeReader
 from rollout_manager.exceptions import RolloutError
-from rollout_manager.graph import Graph, GraphConfig, NodeConfig
+from rollout_manager.graph import PARENT_VARIABLE, Graph, GraphConfig, NodeConfig, ros_environment
 from rollout_manager.pool import WorkerPool
 from rollout_manager.results import EpisodeResultRow, read_results
 from rollout_manager.schedule import Schedule, ScheduleEntry, save_schedule
@@ -37,6 +41,8 @@ ENVIRONMENT = "panda"
 DOMAIN = 91
 EXECUTE_EVERY = 8
 """Of a chunk's 16 actions, both ways: the rest are there while the network thinks."""
+CAMERA_HZ, JITTER_S = 30.0, 0.005
+"""Of the arm's pictures, in the graph's time."""
 HELD = 20_000
 """First seed of the initial states that choose the checkpoint."""
 EVALUATED = 30_000
@@ -54,6 +60,7 @@ class Options:
     tries: int
     workers: int
     camera_delay_s: float
+    speed: float
     checkpoint: str
 
 
@@ -67,6 +74,7 @@ def options() -> Options:
     parser.add_argument("--tries", type=int, default=40, help="initial states, each tried both ways")
     parser.add_argument("--workers", type=int, default=2, help="processes, where there is no real time")
     parser.add_argument("--camera-delay-s", type=float, default=0.03, help="of the arm's pictures in real time")
+    parser.add_argument("--speed", type=float, default=1.0, help="of the graph's clock, as a share of the time")
     parser.add_argument("--checkpoint", default="", help="folder of one that is there already: nothing is trained")
     return Options(**vars(parser.parse_args()))
 
@@ -110,21 +118,46 @@ def in_real_time(given: Options, checkpoint: Path) -> Path:
     Raises:
         RolloutError: the manager did not come to its end.
     """
-    folder = given.output / f"real_time_{given.camera_delay_s:g}s"
+    folder = given.output / name_of(given)
     entries = tuple(ScheduleEntry(given.task, EVALUATED + k) for k in range(given.tries))
     schedule = Schedule(ENVIRONMENT, "policy", entries, str(checkpoint.resolve()), execute_every=(EXECUTE_EVERY,))
     save_schedule(folder / "schedule.yaml", schedule)
     real_time = {"robot": ENVIRONMENT, "mode": "real_time"}
     asked = {"schedule": folder / "schedule.yaml", "output": folder, "simulator": "arm_node"}
+    clock = {"use_sim_time": given.speed != 1.0}
+    # The cameras' thread keeps to the time itself.
+    seen = {"camera_delay_s": given.camera_delay_s / given.speed, "camera_jitter_s": JITTER_S / given.speed}
     nodes = (
-        NodeConfig("arm", {"camera_delay_s": given.camera_delay_s}),
-        NodeConfig("policy", real_time),
+        NodeConfig("arm", seen | {"camera_rate_hz": CAMERA_HZ * given.speed} | clock),
+        NodeConfig("policy", real_time | clock),
         NodeConfig("manager", real_time | asked),
     )
-    with Graph(GraphConfig(nodes, DOMAIN, folder / "logs")) as graph:
+    with slow_clock(given.speed), Graph(GraphConfig(nodes, DOMAIN, folder / "logs")) as graph:
         if graph.wait("manager"):
             raise RolloutError(f"the manager failed; it said:\n{graph.tail('manager')}")
     return folder
+
+
+def name_of(given: Options) -> str:
+    """Of the folder that holds what was made in real time."""
+    slowed = f"_speed_{given.speed:g}" if given.speed != 1.0 else ""
+    return f"real_time_{given.camera_delay_s:g}s{slowed}"
+
+
+@contextmanager
+def slow_clock(speed: float) -> Iterator[None]:
+    """The graph's clock, where it is not the time itself."""
+    if speed == 1.0:
+        yield
+        return
+    node = Path(__file__).with_name("_slow_clock_node.py")
+    environment = ros_environment(DOMAIN) | {PARENT_VARIABLE: str(os.getpid())}
+    process = subprocess.Popen([sys.executable, str(node), str(speed)], env=environment)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(10.0)
 
 
 def missed_ticks(bags: Path, rows: list[EpisodeResultRow]) -> tuple[int, int]:
@@ -159,6 +192,7 @@ def main() -> int:
         "task": given.task,
         "checkpoint_digest": digest,
         "camera_delay_s": given.camera_delay_s,
+        "speed": given.speed,
         "lockstep": asdict(Summary.of(locked)),
         "real_time": asdict(Summary.of(live)),
         "comparison": asdict(compared),
@@ -166,7 +200,7 @@ def main() -> int:
         "ticks": ticks,
         "load": load,
     }
-    path = given.output / f"result_{given.camera_delay_s:g}s.json"
+    path = given.output / f"{name_of(given)}.json"
     path.write_text(json.dumps(content, indent=2, default=float) + "\n")
     print(f"written to {path}")
     return 0 if any(row.success for row in locked) else 1

@@ -30,6 +30,7 @@ from vla_policy_node.chunking import make_executor
 from vla_policy_node.exploration import Explore
 from vla_policy_node.network_policy import NetworkPolicy
 from vla_policy_node.safety import SafetyFilter
+from vla_policy_node.spec import load_spec
 
 pytestmark = pytest.mark.ros
 
@@ -60,6 +61,21 @@ def test_the_expert_acts_alike(ros_domain: int, tmp_path: Path, scale: float, mi
         assert row.success
     name = local.header.episode_id
     assert_same_episode(tmp_path / "live" / name, tmp_path / "local" / name)
+
+
+def test_an_expert_that_commands_positions_acts_alike(ros_domain: int, tmp_path: Path) -> None:
+    panda, task = {"environment": "panda"}, "reach_cube"
+    with make_graph(tmp_path, ros_domain, {"sim": panda, "expert": panda}) as graph:
+        asked = {"driver": "expert", "task": task, "first_seed": 3, "episodes": 1, "output": tmp_path / "live"}
+        status, said = run_manager(graph, 90.0, **panda, **asked)
+    assert status == 0, said
+    env, spec = make_env("panda"), load_spec("panda")
+    driver = ExpertDriver(Demonstrator(make_expert("panda"), spec, ActionNoise(spec, 0.0)))
+    header = new_header(env, task, 3, driver="expert")
+    outcome = run_episode(env, driver, header, 150, [BagObserver(tmp_path / "local", spec)]).outcome
+    env.close()
+    assert outcome.success
+    assert_same_episode(tmp_path / "live" / header.episode_id, tmp_path / "local" / header.episode_id, spec)
 
 
 @pytest.mark.parametrize(
