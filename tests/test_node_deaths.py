@@ -89,6 +89,21 @@ def test_a_node_that_stays_dead_ends_the_manager_with_a_clear_error(
     assert row.ending == "aborted"
 
 
+def test_in_real_time_a_dead_policy_is_noticed_though_the_arm_senses_on(ros_domain: int, tmp_path: Path) -> None:
+    save_random_policy(tmp_path / "checkpoint", [INSTRUCTION_TEXT])
+    schedule = write_schedule(tmp_path / "s.yaml", "policy", [0], time_limit=4000)
+    parameters = {"schedule": schedule, "checkpoint": tmp_path / "checkpoint", "output": tmp_path / "bags"}
+    real_time = {"mode": "real_time"}
+    with make_graph(tmp_path, ros_domain, {"sim": real_time, "policy": real_time}) as graph:
+        graph.start_node(NodeConfig("manager", {**parameters, **real_time, **PATIENCE, "start_timeout_s": 20.0}))
+        in_mid_episode(tmp_path / "bags")
+        os.kill(graph.pid("policy"), signal.SIGKILL)
+        assert graph.wait("manager", 90) == 1
+    [row] = read_results(tmp_path / "bags" / "results.csv")
+    assert row.ending == "aborted"
+    assert "nothing happened for 3 s: policy_node died or hangs" in row.reason
+
+
 def test_a_killed_manager_and_recorder_lose_nothing_that_was_flushed(
     policy_graph: tuple[Graph, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from rollout_manager.calls_node import Calls
 from rollout_manager.cdr import stamp_of_cdr
 from rollout_manager.episode import Outcome
 from rollout_manager.live_recording import LiveRecording
+from rollout_manager.patience import Patience
 from rollout_manager.rollout import driver_seed
 from rollout_manager.schedule import ROBOT, Schedule, Try
 from rollout_manager.simulation import TaskInfo
@@ -44,20 +45,6 @@ STAND_DOWN_S = 1.0
 """What a driver gets to answer when it is to let go of the robot; one that is dead answers never."""
 
 
-@dataclass(frozen=True)
-class Patience:
-    """How long the manager waits, in seconds, before it takes a node for lost."""
-
-    service_s: float
-    """For a service's answer; loading a checkpoint is the longest of them."""
-    stall_s: float
-    """For the next message of a running try."""
-    start_s: float
-    """For nodes to appear at all."""
-    try_s: float
-    """For one try, whatever happens in it."""
-
-
 class Link:
     """Drives the nodes of one graph through a try. Spins the executor itself while it waits: one thread, no locks."""
 
@@ -70,8 +57,14 @@ class Link:
         recording: LiveRecording,
         patience: Patience,
         scene: str = "sim_node",
+        lockstep: bool = True,
     ) -> None:
-        """Args: scene: the node that sets tries up and judges them; of a physical arm the operator's station does."""
+        """
+        Args:
+            scene: the node that sets tries up and judges them; of a physical arm the operator's station does.
+            lockstep: the robot waits for each command; else its streams go on, whoever is lost.
+        """
+        self._lockstep = lockstep
         self._node, self._executor, self._spec = node, executor, spec
         self._schedule, self._recording, self._patience = schedule, recording, patience
         self._driver = DRIVERS[schedule.driver]
@@ -232,9 +225,7 @@ class Link:
                 self._receive(other, other_kind, waiting)
 
     def _receive(self, topic: str, kind: str, cdr: bytes) -> None:
-        if (
-            topic == ACTION or self._scene == "sim_node"
-        ):  # Other arms sense on, whoever is lost; what drives them says so.
+        if topic == ACTION or self._lockstep:  # In real time an arm senses on when what drives it is lost.
             self._active_at = time.monotonic()
         stamp_ns = stamp_of_cdr(cdr)
         self._stamps[topic] = stamp_ns

@@ -16,8 +16,9 @@ from rollout_manager.envs.tasks import find_task, suites_of
 from rollout_manager.episode import ControlMode
 from rollout_manager.exceptions import RolloutError, ScheduleError
 from rollout_manager.labels import append_label, read_labels
-from rollout_manager.link_node import Link, Patience
+from rollout_manager.link_node import Link
 from rollout_manager.live_recording import LiveRecording
+from rollout_manager.patience import Patience
 from rollout_manager.results import EpisodeResultRow, append_result, read_results
 from rollout_manager.schedule import ROBOT, Schedule, ScheduleEntry, Try, load_schedule, next_try, remaining
 from rollout_manager.simulation import TaskInfo
@@ -83,7 +84,8 @@ class RolloutManager:
             raise ScheduleError(
                 "arm_node runs in real time and is driven by a policy: set mode real_time, driver policy"
             )
-        self._link = Link(node, executor, self._spec, self._schedule, self._recording, patience, scene)
+        lockstep = self._mode == "lockstep"
+        self._link = Link(node, executor, self._spec, self._schedule, self._recording, patience, scene, lockstep)
         self._aborted_in_a_row = 0
 
     def run(self) -> None:
