@@ -104,7 +104,7 @@ def _press_the_emergency_stop(operator: Operator) -> None:
     """It stops the way home, and a try that is started while it is pressed does not begin."""
     client = operator.client
     estop = client.publisher(ESTOP, MESSAGE_TYPES[ESTOP])
-    client.until(lambda: estop.get_subscription_count() == 1)
+    client.until(lambda: estop.get_subscription_count() == 2)  # the policy node, and the manager that records it
     press, release = (message_class(MESSAGE_TYPES[ESTOP])(data=pressed) for pressed in (True, False))
     estop.publish(press)
     client.spin(0.5)

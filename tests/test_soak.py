@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -92,11 +93,13 @@ def test_a_rate_that_is_off_or_drifts_and_missed_ticks_are_seen() -> None:
 
 def test_what_a_process_holds_is_what_it_opened(tmp_path: Path) -> None:
     before = holding(os.getpid())
-    kept = np.ones(4 << 20)  # 32 MiB
+    # Not an array: the memory of one that was freed before might be used again.
+    kept = mmap.mmap(-1, 32 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    kept.write(b"1" * len(kept))
     with (tmp_path / "one").open("w"), (tmp_path / "two").open("w"):
         after = holding(os.getpid())
     assert after.files == before.files + 2
-    assert after.private - before.private == pytest.approx(kept.nbytes / 2**20, abs=8)
+    assert after.private - before.private == pytest.approx(len(kept) / 2**20, abs=8)
     assert before.private < before.rss
     with pytest.raises(OSError, match="No such"):
         holding(2**22 + 1)

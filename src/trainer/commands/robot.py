@@ -12,7 +12,6 @@ from trainer import diagnosis
 from trainer.commands.arguments import parse
 from trainer.exceptions import ConfigError
 from vla_policy_node.arm_files import JointLimits, joint_limits
-from vla_policy_node.checkpoint import load_checkpoint
 from vla_policy_node.spec import load_spec
 
 DECIMALS = 4
@@ -66,11 +65,12 @@ def check(arguments: Sequence[str]) -> int:
     if options.seconds <= 0:
         raise ConfigError(f"robot check: seconds {options.seconds} is not above 0")
     spec = load_spec(options.robot)
-    trained = None if options.checkpoint is None else load_checkpoint(options.checkpoint, spec).statistics
 
     from trainer.robot_check import check_robot
     from trainer.robot_check_node import listen
+    from vla_policy_node.checkpoint import load_checkpoint
 
+    trained = None if options.checkpoint is None else load_checkpoint(options.checkpoint, spec).statistics
     findings = check_robot(spec, listen(spec, options.seconds), trained)
     print(diagnosis.table(findings, shutil.get_terminal_size((100, 24)).columns))
     wrong = [finding.part for finding in findings if finding.state == "missing"]
