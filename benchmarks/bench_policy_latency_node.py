@@ -36,6 +36,7 @@ from vla_policy_node import driving_node, policy_node
 from vla_policy_node.commands import action_to_message
 from vla_policy_node.committed import Committed
 from vla_policy_node.control import Proposal, Step, propose
+from vla_policy_node.exceptions import PolicyNodeError
 from vla_policy_node.messages import observation_topics, readings_to_messages, stamp_of
 from vla_policy_node.observation import Float64Array, Joints, Observation, Pose, Readings
 from vla_policy_node.policy import Policy
@@ -199,8 +200,11 @@ def busy_process() -> Iterator[None]:
 
 def enable(node: Any) -> bool:
     """As the service ~/enable does."""
-    kind = message_class("std_srvs/srv/SetBool")
-    return bool(node._on_enable(kind.Request(data=True), kind.Response()).success)
+    try:
+        node._driving.enable()
+    except PolicyNodeError:
+        return False
+    return True
 
 
 def tell(name: str, noted: Noted, deduct: bool) -> float:
