@@ -1,7 +1,7 @@
 """The operator in benchmarks of a policy node on the stand-in arm: instructs, enables, breaks, and clears."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import rclpy
@@ -15,19 +15,13 @@ from vla_policy_node.ros_node import message_class, rclpy_maker, topic_qos
 from vla_policy_node.topics import ACTION, ESTOP, INSTRUCTION, MESSAGE_TYPES
 
 
-class Operator:
-    """One node; spins whenever it waits."""
+class Caller:
+    """One node; spins whenever it waits, calls services and publishes."""
 
-    def __init__(self, instruction: str) -> None:
-        """Waits for the policy node and instructs it."""
+    def __init__(self) -> None:
         self.node: Any = rclpy.create_node("bench_operator")
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
-        self._make = rclpy_maker()
-        self._estop = self._publisher(ESTOP)
-        self._instruction = self._publisher(INSTRUCTION)
-        self.until(lambda: self.node.count_publishers(ACTION) and self.node.count_subscribers(INSTRUCTION) >= 1)
-        self.instruct(instruction)
 
     def until(self, what: Callable[[], Any], seconds: float = 60.0) -> bool:
         """Spin until something is so; False where it is not within the time."""
@@ -35,8 +29,45 @@ class Operator:
         while not what():
             if time.monotonic() > end:
                 return False
-            self._executor.spin_once(timeout_sec=0.05)
+            self._executor.spin_once(timeout_sec=0.02)
         return True
+
+    def publisher(self, topic: str, kind: str) -> Any:
+        """Publishes reliably."""
+        return self.node.create_publisher(message_class(kind), topic, topic_qos(topic, True))
+
+    def call(self, kind: Any, service: str, request: Any) -> Any:
+        """A service's response."""
+        client = self.node.create_client(kind, service)
+        self.until(client.service_is_ready)
+        future = client.call_async(request)
+        self.until(future.done)
+        self.node.destroy_client(client)
+        return future.result()
+
+    def set_parameters(self, node: str, values: Mapping[str, Any]) -> None:
+        """Set parameters of a node. Raises: RuntimeError: it refuses one."""
+        parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+        answer = self.call(SetParameters, f"{node}/set_parameters", SetParameters.Request(parameters=parameters))
+        if refused := [r.reason for r in answer.results if not r.successful]:
+            raise RuntimeError(f"{node}: {refused[0]}")
+
+    def close(self) -> None:
+        """End the node."""
+        self._executor.shutdown(timeout_sec=1.0)
+        self.node.destroy_node()
+
+
+class Operator(Caller):
+    """Instructs a policy, puts the arm into its hands, and breaks things."""
+
+    def __init__(self, instruction: str) -> None:
+        """Waits for the policy node and instructs it."""
+        super().__init__()
+        self._make = rclpy_maker()
+        self._estop, self._instruction = (self.publisher(t, MESSAGE_TYPES[t]) for t in (ESTOP, INSTRUCTION))
+        self.until(lambda: self.node.count_publishers(ACTION) and self.node.count_subscribers(INSTRUCTION) >= 1)
+        self.instruct(instruction)
 
     def instruct(self, instruction: str) -> None:
         """What the policy is to do from now on."""
@@ -48,31 +79,14 @@ class Operator:
 
     def set(self, **values: Any) -> None:
         """Parameters of the arm."""
-        parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
-        self._call(SetParameters, "arm_node/set_parameters", SetParameters.Request(parameters=parameters))
+        self.set_parameters("arm_node", values)
 
     def enable(self) -> None:
         """Clear a stop, and put the arm into the policy's hands as soon as it may be."""
-        self._call(Trigger, "policy_node/clear_stop", Trigger.Request())
+        self.call(Trigger, "policy_node/clear_stop", Trigger.Request())
         request = SetBool.Request(data=True)
-        self.until(lambda: self._call(SetBool, "policy_node/enable", request).success)
+        self.until(lambda: self.call(SetBool, "policy_node/enable", request).success)
 
     def disable(self) -> None:
         """Take the arm out of the policy's hands."""
-        self._call(SetBool, "policy_node/enable", SetBool.Request(data=False))
-
-    def close(self) -> None:
-        """End the node."""
-        self._executor.shutdown(timeout_sec=1.0)
-        self.node.destroy_node()
-
-    def _publisher(self, topic: str) -> Any:
-        return self.node.create_publisher(message_class(MESSAGE_TYPES[topic]), topic, topic_qos(topic, True))
-
-    def _call(self, kind: Any, service: str, request: Any) -> Any:
-        client = self.node.create_client(kind, service)
-        self.until(client.service_is_ready)
-        future = client.call_async(request)
-        self.until(future.done)
-        self.node.destroy_client(client)
-        return future.result()
+        self.call(SetBool, "policy_node/enable", SetBool.Request(data=False))

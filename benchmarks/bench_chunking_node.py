@@ -28,7 +28,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -53,9 +52,7 @@ from _chunking_tries import (
     plot,
     table,
 )
-from rcl_interfaces.srv import SetParameters
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.parameter import Parameter
+from _operator_node import Caller
 from std_srvs.srv import SetBool, Trigger
 
 from rollout_manager.graph import PARENT_VARIABLE, Graph, GraphConfig, NodeConfig, ros_environment
@@ -73,17 +70,15 @@ HOME_S, QUIET_S, AGAIN = 1.5, 0.3, 5
 machine that does other things the arm's hardware may stop it."""
 
 
-class Operator:
+class Operator(Caller):
     """Brings the arm home, has the policy try, and looks on."""
 
     def __init__(self, spec: RobotSpec, record: Path) -> None:
-        self.node: Any = rclpy.create_node("bench_operator")
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self.node)
+        super().__init__()
         self._spec, self._record, self._make = spec, record, rclpy_maker()
         self._command = spec.commands[0]
-        self._trajectory = self._publisher(self._command.topic, COMMAND_TYPES[self._command.kind])
-        self._instruction = self._publisher(INSTRUCTION, MESSAGE_TYPES[INSTRUCTION])
+        self._trajectory = self.publisher(self._command.topic, COMMAND_TYPES[self._command.kind])
+        self._instruction = self.publisher(INSTRUCTION, MESSAGE_TYPES[INSTRUCTION])
         self.hand: list[tuple[float, Float64Array]] = []
         self._joints: Float64Array = np.full(JOINTS, np.nan)
         self._delay_ticks = 0
@@ -91,20 +86,11 @@ class Operator:
             self.node.create_subscription(message_class(MESSAGE_TYPES[topic]), topic, take, topic_qos(topic, True))
         self.until(lambda: self.node.count_subscribers(INSTRUCTION) >= 1 and np.isfinite(self._joints).all())
 
-    def until(self, what: Callable[[], Any], seconds: float = 60.0) -> bool:
-        """Spin until something is so; False where it is not within the time."""
-        end = time.monotonic() + seconds
-        while not what():
-            if time.monotonic() > end:
-                return False
-            self._executor.spin_once(timeout_sec=0.02)
-        return True
-
     def go_home(self) -> None:
         """By a trajectory of one point; past the policy, which is disabled, once it has braked."""
         for _ in range(AGAIN):
             self.until(lambda: time.time() - self._record.stat().st_mtime > QUIET_S)
-            self._call(Trigger, "arm_node/clear_fault", Trigger.Request())
+            self.call(Trigger, "arm_node/clear_fault", Trigger.Request())
             header = make_header(self._make, 0, self._spec.frame)
             names = list(self._spec.joints_of(self._command.dimensions))
             points = [trajectory_point(self._make, HOME, round(HOME_S * 1e9))]
@@ -120,17 +106,17 @@ class Operator:
         task = make_task(case.seed, case.delay_ms / 1e3, head)
         self.go_home()
         self._instruction.publish(text_to_message(self._make, task.text()))
-        self._set(execute=execute, execute_every=EVERY, episode_seed=case.seed)
+        self.set_parameters("policy_node", {"execute": execute, "execute_every": EVERY, "episode_seed": case.seed})
         goal = hands(np.array([task.goal]))[0]
         self.hand.clear()
         self._record.write_text("")
         enable = SetBool.Request(data=True)
-        if not self.until(lambda: self._call(SetBool, "policy_node/enable", enable).success):
+        if not self.until(lambda: self.call(SetBool, "policy_node/enable", enable).success):
             raise RuntimeError("the policy is not enabled")
         begun = time.time()
         self.until(lambda: arrived(self.hand, goal) is not None, TIME_S + STAYS_S)
         ended = time.time()
-        self._call(SetBool, "policy_node/enable", SetBool.Request(data=False))
+        self.call(SetBool, "policy_node/enable", SetBool.Request(data=False))
         lines = [json.loads(line) for line in self._record.read_text().splitlines()]
         sent = [Sent(at, held, np.array(action)) for at, held, action in lines if at <= ended]
         hand = [one for one in self.hand if begun <= one[0] <= ended]
@@ -147,23 +133,6 @@ class Operator:
         for status in message.status:
             values = {value.key: value.value for value in status.values}
             self._delay_ticks = int(values.get("chunk_delay_ticks", self._delay_ticks))
-
-    def _publisher(self, topic: str, kind: str) -> Any:
-        return self.node.create_publisher(message_class(kind), topic, topic_qos(topic, True))
-
-    def _set(self, **values: Any) -> None:
-        parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
-        answer = self._call(SetParameters, "policy_node/set_parameters", SetParameters.Request(parameters=parameters))
-        if refused := [r.reason for r in answer.results if not r.successful]:
-            raise RuntimeError(f"policy_node: {refused[0]}")
-
-    def _call(self, kind: Any, service: str, request: Any) -> Any:
-        client = self.node.create_client(kind, service)
-        self.until(client.service_is_ready)
-        future = client.call_async(request)
-        self.until(future.done)
-        self.node.destroy_client(client)
-        return future.result()
 
 
 def cases(trials: int) -> list[Case]:

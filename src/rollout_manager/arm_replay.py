@@ -13,6 +13,7 @@ import numpy as np
 
 from rollout_manager.bag_reader import EpisodeReader
 from rollout_manager.exceptions import BagError
+from rollout_manager.replay import check_robot, stamps_of
 from vla_policy_node.commands import action_from_message
 from vla_policy_node.messages import joints_from_message, stamp_of
 from vla_policy_node.observation import Float32Array, Float64Array, Joints
@@ -67,12 +68,7 @@ def read_arm_recording(reader: EpisodeReader, spec: RobotSpec) -> ArmRecording:
         BagError: it is another robot's, holds no action, or the robot is not commanded by the positions of its joints.
         MessageError: a message is not what the spec promises.
     """
-    header = reader.header
-    if header.spec_digest != spec.digest:
-        raise BagError(
-            f"{reader.path}: recorded on robot '{header.robot}' with spec {header.spec_digest}; robot '{spec.name}' "
-            f"has {spec.digest}"
-        )
+    check_robot(reader, spec)
     if other := [d.name for d in spec.action if not d.joint]:
         raise BagError(
             f"robot '{spec.name}': {', '.join(other)} command no joint's position; only an arm that is commanded by "
@@ -86,16 +82,18 @@ def read_arm_recording(reader: EpisodeReader, spec: RobotSpec) -> ArmRecording:
             actions[stamp_ns] = action
         else:
             joints.append((stamp_of(message), joints_from_message(message)))
-    if not actions:
-        raise BagError(f"{reader.path}: holds no message on {ACTION}, so there is nothing to replay")
-    stamps = sorted(actions)
+    stamps = stamps_of(reader, actions)
     first = stamps[0]
     joints.sort(key=lambda one: one[0])
     names = dict.fromkeys(d.joint for d in spec.action if joints and d.joint in joints[0][1].names)
     positions = {n: np.array([j.position[j.names.index(n)] for _, j in joints]) for n in names}
     times = [stamp - first for stamp in stamps]
     return ArmRecording(
-        header.episode_id, times, np.stack([actions[s] for s in stamps]), [t - first for t, _ in joints], positions
+        reader.header.episode_id,
+        times,
+        np.stack([actions[s] for s in stamps]),
+        [t - first for t, _ in joints],
+        positions,
     )
 
 

@@ -17,7 +17,7 @@ from std_srvs.srv import SetBool, Trigger
 from rollout_manager.arms.controlled_arm import ControlledArm
 from rollout_manager.envs.panda import PandaEnv
 from rollout_manager.exceptions import RolloutError
-from rollout_manager.simulation import Simulation, outcome_text, refusal
+from rollout_manager.simulation import WHICH_TRY, Simulation, outcome_text, refusal
 from vla_policy_node.messages import MessageMaker, observation_topics, text_to_message
 from vla_policy_node.ros_node import message_class, subscribers, topic_qos
 from vla_policy_node.spec import NANOSECONDS, RobotSpec
@@ -92,8 +92,7 @@ class ArmTries:
         self._running = False
         if outcome.ending == "failure" and env.fault:
             outcome = replace(outcome, reason=env.fault)
-        names = ("episode_id", "task", "seed", "attempt")
-        about = {name: self._node.get_parameter(name).value for name in names} | {"commands": self._actions}
+        about = {name: self._node.get_parameter(name).value for name in WHICH_TRY} | {"commands": self._actions}
         self._outcome.publish(text_to_message(self._make, outcome_text(about, outcome)))
 
     async def _on_reset(self, request: Any, response: Any) -> Any:

@@ -4,7 +4,7 @@ A simulator that resets exactly and is stepped once an action gives the same sta
 and with the versions that the bag was recorded with. On others it drifts; how far is measured at every step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +57,24 @@ class Replayed:
         return (self.outcome.ending, self.outcome.steps) == (before.ending, before.steps)
 
 
+def check_robot(reader: EpisodeReader, spec: RobotSpec) -> None:
+    """Raises: BagError: it was recorded on another robot."""
+    header = reader.header
+    if header.spec_digest != spec.digest:
+        raise BagError(
+            f"{reader.path}: recorded on robot '{header.robot}' with spec {header.spec_digest}; robot '{spec.name}' "
+            f"has {spec.digest}"
+        )
+
+
+def stamps_of(reader: EpisodeReader, actions: Iterable[int]) -> list[int]:
+    """The stamps of a bag's commands, ascending. Raises: BagError: there is none."""
+    stamps = sorted(actions)
+    if not stamps:
+        raise BagError(f"{reader.path}: holds no message on {ACTION}, so there is nothing to replay")
+    return stamps
+
+
 def read_recorded(reader: EpisodeReader, spec: RobotSpec) -> Recorded:
     """The actions of a bag and where the robot was at each.
 
@@ -64,12 +82,7 @@ def read_recorded(reader: EpisodeReader, spec: RobotSpec) -> Recorded:
         BagError: it is another robot's, holds no action, or a message is damaged.
         MessageError: a message is not what the spec promises.
     """
-    header = reader.header
-    if header.spec_digest != spec.digest:
-        raise BagError(
-            f"{reader.path}: recorded on robot '{header.robot}' with spec {header.spec_digest}; robot '{spec.name}' "
-            f"has {spec.digest}"
-        )
+    check_robot(reader, spec)
     actions: dict[int, Float32Array] = {}
     poses: dict[int, Pose] = {}
     joints: dict[int, Joints] = {}
@@ -81,11 +94,9 @@ def read_recorded(reader: EpisodeReader, spec: RobotSpec) -> Recorded:
             poses[stamp_of(message)] = pose_from_message(message)
         else:
             joints[stamp_of(message)] = joints_from_message(message)
-    if not actions:
-        raise BagError(f"{reader.path}: holds no message on {ACTION}, so there is nothing to replay")
-    stamps = sorted(actions)
+    stamps = stamps_of(reader, actions)
     return Recorded(
-        header,
+        reader.header,
         reader.outcome,
         [actions[s] for s in stamps],
         [poses.get(s) for s in stamps],

@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from dataclasses import replace
 from typing import Any
 
 import rclpy
@@ -14,7 +13,7 @@ from rollout_manager.env import Env
 from rollout_manager.envs.registry import ENVIRONMENTS, make_env
 from rollout_manager.episode import Outcome
 from rollout_manager.exceptions import RolloutError, SimulatorError
-from rollout_manager.simulation import TRY_PARAMETERS, Simulation, outcome_text, refusal, state_to_message
+from rollout_manager.simulation import TRY_PARAMETERS, WHICH_TRY, Simulation, outcome_text, refusal, state_to_message
 from vla_policy_node.commands import action_from_message
 from vla_policy_node.end_effector import make_safety_filter
 from vla_policy_node.exceptions import MessageError, PolicyNodeError
@@ -134,15 +133,12 @@ class SimNode:
         self._safety.reset()
         try:
             self._refuse_rival()
-            now_ns = self._now()
-            info = self._simulation.reset(self._get("task"), self._get("seed"), self._get("time_limit_steps"), now_ns)
+            info = self._simulation.reset(
+                self._get("task"), self._get("seed"), self._get("time_limit_steps"), self._now()
+            )
         except RolloutError as error:
             response.success, response.message = False, str(error)
             return response
-        if not self._lockstep:
-            # Stamps are the clock's own there. The try's own time, which keeps a second's distance from the last try's,
-            # may be ahead of it: everything would count as an earlier try's until the clock has caught up.
-            info = replace(info, first_stamp_ns=now_ns)
         listeners = {topic: subscribers(self.node, topic) for topic in self._publishers}
         response.success, response.message = True, json.dumps({**info.to_dict(), "listeners": listeners})
         return response
@@ -205,7 +201,7 @@ class SimNode:
             self._end(outcome)
 
     def _end(self, outcome: Outcome) -> None:
-        about = {name: self._get(name) for name in ("episode_id", "task", "seed", "attempt")}
+        about = {name: self._get(name) for name in WHICH_TRY}
         self._publishers[OUTCOME].publish(text_to_message(self._make, outcome_text(about, outcome)))
 
     def _publish_observation(self) -> None:

@@ -22,6 +22,8 @@ TRY_PARAMETERS: dict[str, tuple[Any, str]] = {
     "attempt": (0, "which try from this initial state it is, told again with its outcome"),
 }
 """What a node is told of a try before `~/reset`: default and meaning by name."""
+WHICH_TRY = ("episode_id", "task", "seed", "attempt")
+"""Those of them that say which try it is; told again with its outcome."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Simulation:
 
     def __init__(self, env: Env, apart_ns: int = NANOSECONDS) -> None:
         """Args: apart_ns: between the stamps of two tries, so that no observation of the one can pass for one of the
-        other; 0 where stamps are those of a clock, which sees to that itself."""
+        other; 0 where stamps are those of a clock, which sees to that itself: a try's own time would be ahead of it,
+        and everything count as an earlier try's until the clock has caught up."""
         self._apart_ns = apart_ns
         self.env = env
         self.info: TaskInfo | None = None

@@ -17,7 +17,7 @@ from std_srvs.srv import SetBool, Trigger
 from rollout_manager.driver_client_node import DriverClient
 from rollout_manager.exceptions import RolloutError
 from rollout_manager.schedule import ROBOT
-from rollout_manager.simulation import TaskInfo
+from rollout_manager.simulation import WHICH_TRY, TaskInfo, outcome_text
 from rollout_manager.station import Station, StationError, StationState, TryRequest, Verdict
 from rollout_manager.teleop import Presses
 from vla_policy_node.exceptions import PolicyNodeError
@@ -118,8 +118,7 @@ class StationNode:
         return response
 
     def _request(self) -> TryRequest:
-        names = ("episode_id", "task", "seed", "attempt")
-        about = {name: self._get(name) for name in names}
+        about = {name: self._get(name) for name in WHICH_TRY}
         return TryRequest(**about, limit_ns=self._limit_steps() * self._spec.period_ns)
 
     def _limit_steps(self) -> int:
@@ -201,9 +200,8 @@ class StationNode:
     def _tell_outcome(self) -> None:
         outcome = self._station.outcome
         assert outcome is not None
-        about = {name: self._get(name) for name in ("episode_id", "task", "seed", "attempt")}
-        content = {**about, **outcome.to_dict(), "author": self._get("operator")}
-        self._publishers[OUTCOME].publish(text_to_message(self._make, json.dumps(content, sort_keys=True)))
+        about = {name: self._get(name) for name in WHICH_TRY} | {"author": self._get("operator")}
+        self._publishers[OUTCOME].publish(text_to_message(self._make, outcome_text(about, outcome)))
 
     def _tell(self) -> None:
         """The state, at once when its phase or prompt changes."""

@@ -81,7 +81,7 @@ class Homing:
             held = self.reason or "joint_states: silent"
             return self._safety.hold((held,), now_ns) if self._safety.located else None
         seen = self._seen(self._joints[1])
-        measured = self._measured(seen)
+        measured = self._spec.measured(seen).astype(np.float64)
         if self._there_ns is not None:
             command = self._safety.hold((), now_ns)  # To rest: on a way that is planned anew each tick there is none.
         else:
@@ -96,10 +96,6 @@ class Homing:
             if item.source == "joint_position":
                 seen[i] = joints.position[joints.names.index(item.key)]
         return seen
-
-    def _measured(self, seen: Float32Array) -> Float64Array:
-        """Where each dimension's joint is, (A,); not a number where it commands none."""
-        return np.array([np.nan if place is None else seen[place] for place in self._spec.measured_at], np.float64)
 
     def _wanted(self, measured: Float64Array) -> Float64Array:
         """What to ask for, (A,): home where there is one, else to stay; no further ahead than `lead` allows."""
@@ -134,7 +130,7 @@ class Homing:
     def _where(self) -> str:
         if self._joints is None:
             return "joint_states: nothing received"
-        measured = self._measured(self._seen(self._joints[1]))
+        measured = self._spec.measured(self._seen(self._joints[1]))
         away = [
             f"{self._spec.action[i].joint} is at {measured[i]:.3f}, home {value:.3f} {self._spec.action[i].unit}"
             for i, value in self._home.items()

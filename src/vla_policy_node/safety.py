@@ -142,14 +142,14 @@ class SafetyFilter:
         """An action (A,) moved to where limits of position, lead and workspace let it, and why; nothing is sent."""
         limited = self._limited(wanted)
         beyond = self._beyond(wanted, limited)
-        near, far = self._near(limited, None if proprioception is None else self._measured(proprioception))
+        near, far = self._near(limited, None if proprioception is None else self._spec.measured(proprioception))
         inside, walls = (near, ()) if self._workspace is None else self._workspace.near(near, self.sent)
         return inside, beyond + far + walls
 
     def locate(self, proprioception: Float32Array | None) -> None:
         """Begin where the joints are measured, (P,), if that was not known yet."""
         if proprioception is not None and not self._located:
-            self._begin(self._measured(proprioception))
+            self._begin(self._spec.measured(proprioception))
 
     def hold(self, reasons: Sequence[str], now_ns: int | None = None) -> SafeCommand:
         """The command that brings the robot to rest: `zero` dimensions at 0, `last` ones as sent last, and both as fast
@@ -232,11 +232,6 @@ class SafetyFilter:
             f"action: {self._spec.action_names[i]} {wanted[i]:.4g} is beyond its limit {limited[i]:.4g}"
             for i in np.flatnonzero(outside)
         )
-
-    def _measured(self, proprioception: Float32Array) -> Float32Array:
-        """Where each dimension's joint is, (A,); not a number where it commands none."""
-        places = self._spec.measured_at
-        return np.array([np.nan if place is None else proprioception[place] for place in places], np.float32)
 
     def _near(self, limited: Float32Array, measured: Float32Array | None) -> tuple[Float64Array, tuple[str, ...]]:
         """The action no further from where joints are measured than their lead, and what was too far."""

@@ -177,6 +177,11 @@ class RobotSpec:
         places = {f.key: i for i, f in enumerate(self.proprioception) if f.source == "joint_position"}
         return tuple(places.get(dimension.joint) for dimension in self.action)
 
+    def measured(self, proprioception: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Of proprioception (P,), where the joint is that each dimension of the action commands, (A,); not a number
+        where it commands none."""
+        return np.array([np.nan if i is None else proprioception[i] for i in self.measured_at], np.float32)
+
     @property
     def uses_pose(self) -> bool:
         return any(f.source == "ee_pose" for f in self.proprioception)
