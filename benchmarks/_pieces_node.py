@@ -44,6 +44,7 @@ class PiecesNode:
         self._number = 0
         self._received: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
+        self._joined: set[str] = set()
         self._bags: list[Path] = []
         topics = observation_topics(self._spec) | {t: MESSAGE_TYPES[t] for t in (ACTION, ACTION_CHUNK)}
         del topics[INSTRUCTION]
@@ -62,11 +63,14 @@ class PiecesNode:
 
     def _take(self, topic: str, kind: str, cdr: bytes) -> None:
         self._received[topic] += 1
+        self._joined.add(topic)
         self._recording.record(topic, kind, time.time_ns(), cdr)
 
     def _on_lost(self, topic: str, event: Any) -> None:
-        """DDS misses numbers in the sequence of what a publisher sent."""
-        self._lost[topic] += event.total_count_change
+        """DDS misses numbers in the sequence of what a publisher sent; what that had sent before the first message
+        came here is not lost but missed by joining late."""
+        if topic in self._joined:
+            self._lost[topic] += event.total_count_change
 
     def _begin(self) -> None:
         digest = self._spec.digest
