@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import mmap
 import os
 import subprocess
 import sys
@@ -91,15 +90,35 @@ def test_a_rate_that_is_off_or_drifts_and_missed_ticks_are_seen() -> None:
     assert broken(judge(drifting, 30.0)) == ["rate: drift, Hz"]
 
 
+OPENS = """
+import mmap, sys
+print("begun", flush=True)
+sys.stdin.readline()
+kept = mmap.mmap(-1, 32 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+kept.write(b"1" * len(kept))
+files = [open(name, "w") for name in sys.argv[1:]]
+print("holds", flush=True)
+sys.stdin.readline()
+"""
+"""Not an array: the memory of one that was freed before might be used again."""
+
+
 def test_what_a_process_holds_is_what_it_opened(tmp_path: Path) -> None:
-    before = holding(os.getpid())
-    # Not an array: the memory of one that was freed before might be used again.
-    kept = mmap.mmap(-1, 32 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    kept.write(b"1" * len(kept))
-    with (tmp_path / "one").open("w"), (tmp_path / "two").open("w"):
-        after = holding(os.getpid())
+    """A process of its own: in this one other tests' threads may take memory meanwhile."""
+    command = [sys.executable, "-c", OPENS, str(tmp_path / "one"), str(tmp_path / "two")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        before = holding(process.pid)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "holds\n"
+        after = holding(process.pid)
+        process.stdin.write("\n")
     assert after.files == before.files + 2
-    assert after.private - before.private == pytest.approx(len(kept) / 2**20, abs=8)
+    # The 32 MiB, and what Python makes for two files.
+    assert after.private - before.private == pytest.approx(32, abs=2)
     assert before.private < before.rss
     with pytest.raises(OSError, match="No such"):
         holding(2**22 + 1)

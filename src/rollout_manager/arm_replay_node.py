@@ -25,8 +25,13 @@ from vla_policy_node.spec import NANOSECONDS, RobotSpec
 from vla_policy_node.stop_inputs_node import StopInputs
 from vla_policy_node.topics import ACTION, JOINT_STATES, MESSAGE_TYPES
 
-DISCOVERY_S = 2.0
-"""How long others are looked for before anything is sent."""
+DISCOVERY_S = 4.0
+"""How long nobody new may have been found before anything is sent.
+
+Fast DDS announces a process every 3 s, so one whose first announcements were lost is heard of within that.
+"""
+LONGEST_DISCOVERY_S = 30.0
+"""Where nodes come and go all the time, what is known by then has to do."""
 POLICIES = ("policy_node", "expert_node")
 LOOK_EVERY_NS = NANOSECONDS
 """Between two looks for somebody else who commands the arm."""
@@ -93,8 +98,7 @@ class _Player:
 
     def _find_the_arm(self) -> None:
         """Raises: GraphError: it is not there, or it is in other hands."""
-        self._spin(DISCOVERY_S)
-        if others := self._rivals():
+        if others := self._look_around():
             raise GraphError(f"{others}; stop that first: only one may command an arm")
         deaf = [c.topic for c in self._spec.commands if not self._node.count_subscribers(c.topic)]
         if deaf or not self._spec.commands:
@@ -103,6 +107,17 @@ class _Player:
             raise GraphError(
                 f"nothing was heard on {JOINT_STATES} in {DISCOVERY_S:g} s: it is not known where the arm is"
             )
+
+    def _look_around(self) -> str:
+        """`_rivals`, once nobody new has been found for a while: a publisher is heard of before its node's name is."""
+        now = time.monotonic()
+        gives_up, still_until, known = now + LONGEST_DISCOVERY_S, now + DISCOVERY_S, set[str]()
+        while time.monotonic() < min(still_until, gives_up):
+            self._spin(0.1)
+            if (names := set(self._node.get_node_names())) - known:
+                known |= names
+                still_until = time.monotonic() + DISCOVERY_S
+        return self._rivals()
 
     def _rivals(self) -> str:
         """Who else commands this arm, or is there to do so; empty where nobody is."""
