@@ -3,7 +3,8 @@
 import pytest
 
 from rollout_manager.envs.metaworld_tasks import INSTRUCTIONS
-from rollout_manager.envs.tasks import find_task, find_tasks, suites_of
+from rollout_manager.envs.task_names import find_task
+from rollout_manager.envs.tasks import find_tasks, suites_of
 from rollout_manager.exceptions import SimulatorError
 
 KITCHEN = {

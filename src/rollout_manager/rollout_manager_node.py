@@ -12,7 +12,8 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from rollout_manager.bag import EpisodeReader, recover_all
-from rollout_manager.envs.tasks import find_task, suites_of
+from rollout_manager.envs.task_names import find_task
+from rollout_manager.envs.tasks import suites_of
 from rollout_manager.episode import ControlMode
 from rollout_manager.exceptions import RolloutError, ScheduleError
 from rollout_manager.labels import append_label, read_labels

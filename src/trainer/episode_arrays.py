@@ -115,15 +115,8 @@ def decode_episode(
     steps = _Steps(spec, header)
     for topic, _, message in messages:
         steps.add(topic, message)
-    labels = steps.labels()
-    kept = [o for o in steps.observations if o.stamp_ns in labels]
-    if not kept:
-        raise DatasetError(
-            f"episode '{header.episode_id}': no observation with a {header.label_source} action; "
-            f"{len(steps.sent)} actions, {len(steps.chunks)} chunks, {steps.without_observation} without observation"
-        )
+    kept, actions = steps.labelled()
     texts = tuple(dict.fromkeys(o.instruction for o in kept))
-    actions = np.stack([labels[o.stamp_ns] for o in kept])
     return EpisodeArrays(
         header=header,
         bag_digest=bag_digest,
@@ -172,7 +165,18 @@ class _Steps:
         while self._waiting and self._reached(self._waiting[0]):
             self._take(self._waiting.popleft())
 
-    def labels(self) -> dict[int, Float32Array]:
+    def labelled(self) -> tuple[list[Observation], Float32Array]:
+        """The T observations that have an action to imitate, and these, (T, A). Raises: DatasetError: there is none."""
+        labels = self._labels()
+        kept = [o for o in self.observations if o.stamp_ns in labels]
+        if not kept:
+            raise DatasetError(
+                f"episode '{self.header.episode_id}': no observation with a {self.header.label_source} action; "
+                f"{len(self.sent)} actions, {len(self.chunks)} chunks, {self.without_observation} without observation"
+            )
+        return kept, np.stack([labels[o.stamp_ns] for o in kept])
+
+    def _labels(self) -> dict[int, Float32Array]:
         """The action to imitate at each stamp that has one."""
         if self.human and self.header.driver == "human":
             return self.human

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from rollout_manager.envs.libero.package import package_root
-from rollout_manager.envs.tasks import find_task as find_name
+from rollout_manager.envs.task_names import find_task as find_name
 from rollout_manager.exceptions import SimulatorError
 
 SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
