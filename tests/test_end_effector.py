@@ -18,6 +18,7 @@ from vla_policy_node.action_spec import ActionDimension
 from vla_policy_node.command_messages import command_message
 from vla_policy_node.command_spec import CommandSpec
 from vla_policy_node.end_effector import EndEffectorFilter, make_safety_filter
+from vla_policy_node.exceptions import OutOfReachError
 from vla_policy_node.inverse_kinematics import InverseKinematics
 from vla_policy_node.kinematics import ArmModel
 from vla_policy_node.kinematics_spec import KinematicsSpec
@@ -83,6 +84,22 @@ def test_what_is_told_adds_up_by_hand() -> None:
     panda.hold()
     assert panda.gate.at_rest
     panda.check()
+
+
+@given(st.floats(0.42, 0.66), st.floats(-0.15, 0.15), st.floats(0.02, 0.2))
+@settings(deadline=None, max_examples=20)
+def test_a_plan_finds_joints_for_a_hand_that_points_down(x: float, y: float, z: float) -> None:
+    position, down = np.array([x, y, z]), np.diag([1.0, -1.0, -1.0])
+    joints = InverseKinematics(ARM, PERIOD, 0.0).reach(HOME, position, down)
+    is_at, turned = ARM.hand(joints)
+    np.testing.assert_allclose(is_at, position, atol=1e-4)
+    np.testing.assert_allclose(turned, down, atol=1e-4)
+    assert all(d.low - 1e-9 <= value <= d.high + 1e-9 for d, value in zip(ARM.dimensions, joints, strict=True))
+
+
+def test_what_no_joints_reach_is_said() -> None:
+    with pytest.raises(OutOfReachError, match=r"cannot be brought to \[2\.0, 0\.0, 0\.1\] m"):
+        InverseKinematics(ARM, PERIOD, 0.0).reach(HOME, np.array([2.0, 0.0, 0.1]), np.diag([1.0, -1.0, -1.0]))
 
 
 def test_a_turn_is_about_the_hands_own_point() -> None:

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout_manager.arms.controlled_arm import ControlledArm
-from rollout_manager.arms.pose_solver import PoseSolver
 from rollout_manager.decisions import DecisionLog
 from rollout_manager.drivers import ExpertDriver, NoDriver
 from rollout_manager.env import StepResult
@@ -20,6 +19,7 @@ from rollout_manager.envs.tasks import find_tasks
 from rollout_manager.exceptions import SimulatorError
 from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import ActionNoise, make_expert
+from rollout_manager.experts.panda import PandaExpert
 from rollout_manager.rollout import new_header, run_episode
 from vla_policy_node.command_messages import command_message
 from vla_policy_node.messages import rosbags_maker
@@ -192,22 +192,15 @@ def test_a_command_that_no_joint_can_follow_ends_the_try(env: PandaEnv) -> None:
     assert "panda_joint1 was commanded" in env.fault
 
 
-@given(st.floats(0.42, 0.66), st.floats(-0.15, 0.15), st.floats(0.02, 0.2))
-@settings(deadline=None, max_examples=20)
-def test_inverse_kinematics_puts_the_hand_there_pointing_down(x: float, y: float, z: float) -> None:
-    arm = ControlledArm(SPEC).arm
-    joints = PoseSolver().solve(np.array([x, y, z]), arm.measured()[0][:7])
-    arm.reset(np.append(joints, [0.04, 0.04]))
-    hand = arm.hand()
-    np.testing.assert_allclose(hand.position, [x, y, z], atol=2e-4)
-    assert abs(hand.orientation[0]) > 1 - 1e-6, "half a turn about x"
-    for dimension, value in zip(SPEC.action[:7], joints, strict=True):
-        assert dimension.low <= value <= dimension.high
-
-
 def test_what_is_not_possible_is_named(env: PandaEnv) -> None:
-    with pytest.raises(SimulatorError, match="cannot be brought to"):
-        PoseSolver().solve(np.array([2.0, 0.0, 0.1]), np.array([0, -0.4, 0, -2.2, 0, 1.8, 0.785]))
+    far = env.privileged_state()
+    far[-3:] = 2.0, 0.0, 0.1
+    expert = make_expert("panda")
+    expert.reset("reach_cube", 0)
+    with pytest.raises(SimulatorError, match="the hand cannot be brought to"):
+        expert.act(far)
+    with pytest.raises(SimulatorError, match="robot 'bare' has no 'kinematics'"):
+        PandaExpert(replace(SPEC, name="bare", kinematics=None, workspace=None))
     with pytest.raises(SimulatorError, match="task 'juggle' is not one of panda's: reach_cube"):
         env.reset("juggle", 0)
     with pytest.raises(SimulatorError, match="seed -1 is negative"):

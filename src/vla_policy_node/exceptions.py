@@ -9,6 +9,10 @@ class SpecError(PolicyNodeError):
     """A robot description is malformed, or does not fit what it is used with."""
 
 
+class OutOfReachError(PolicyNodeError):
+    """No joints bring the hand to a pose."""
+
+
 class MessageError(PolicyNodeError):
     """A message's content cannot be what its type and the robot's spec promise."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy_node.exceptions import SpecError
+from vla_policy_node.exceptions import OutOfReachError, SpecError
 from vla_policy_node.kinematics import ArmModel
 from vla_policy_node.observation import Float64Array
 
@@ -24,6 +24,8 @@ ROTATION = 0.3
 """m a rad: what a rotation that is missing weighs against a way that is."""
 DETECTION = 0.07
 """m beyond the clearance from which on two parts are looked at."""
+EXACT, TRIES = 1e-4, 20
+"""m and rad at which `reach` has the hand where it is to be, and solutions in a row after which it is out of reach."""
 APPROACH = 0.05
 """Of what is left beyond the clearance, the share that parts may come nearer in a step: joints take time to stop."""
 
@@ -85,6 +87,21 @@ class InverseKinematics:
                 break
             configuration.integrate_inplace(velocity, dt)
         return np.asarray(configuration.q[self._arm.addresses])
+
+    def reach(self, joints: Float64Array, position: Float64Array, rotation: Float64Array) -> Float64Array:
+        """Joints (J,) near those given whose hand is at a pose, however long the way; for plans.
+
+        Args: as for `solve`.
+
+        Raises:
+            OutOfReachError: none were found.
+        """
+        for _ in range(TRIES):
+            joints = self.solve(joints, position, rotation, hurried=False)
+            is_at, turned = self._arm.hand(joints)
+            if max(np.abs(is_at - position).max(), np.abs(turned - rotation).max()) < EXACT:
+                return joints
+        raise OutOfReachError(f"the hand cannot be brought to {np.round(position, 3).tolist()} m, turned as asked")
 
 
 def _still(arm: ArmModel) -> dict[str, float]:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from ruckig import InputParameter, OutputParameter, Ruckig
 
-from rollout_manager.arms.pose_solver import PoseSolver
 from rollout_manager.envs.panda_tasks import HALF_CUBE, HOVER, LIFT, check_task
 from rollout_manager.exceptions import SimulatorError
+from vla_policy_node.exceptions import OutOfReachError
+from vla_policy_node.inverse_kinematics import InverseKinematics
+from vla_policy_node.kinematics import ArmModel
 from vla_policy_node.observation import Float32Array, Float64Array
 from vla_policy_node.spec import RobotSpec, load_spec
 
@@ -15,6 +17,8 @@ STATE_SIZE = 21
 ARM_JOINTS = 7
 OPEN, CLOSED, BROOM = 0.04, 0.01, 0.015
 """m that a finger is from the middle: open, closed on the cube as far as it goes, and as wide as pushes straight."""
+DOWN = np.diag([1.0, -1.0, -1.0])
+"""Rotation of a hand that points down with its fingers opening along the base's y."""
 SHARES = {"velocity": 0.85, "acceleration": 0.4, "jerk": 0.2}
 """Of the robot's motion limits, so that its safety filter has nothing to slow down."""
 ARRIVED = 0.015
@@ -46,10 +50,17 @@ class PandaExpert:
     """Acts on the privileged state of `PandaEnv`. When its plan is carried out it looks again and plans anew."""
 
     def __init__(self, spec: RobotSpec | None = None) -> None:
-        """Args: spec: its rate and motion limits are kept; without it, those of the robot `panda`."""
+        """Args: spec: its model, rate and motion limits are kept; without it, those of the robot `panda`.
+
+        Raises:
+            SimulatorError: the robot names no model of its arm.
+        """
         self._spec = load_spec("panda") if spec is None else spec
         arm = self._spec.action[:ARM_JOINTS]
-        self._kinematics = PoseSolver(joints=ARM_JOINTS)
+        if self._spec.kinematics is None:
+            raise SimulatorError(f"panda expert: robot '{self._spec.name}' has no 'kinematics'")
+        model = ArmModel(self._spec.kinematics, arm)
+        self._inverse = InverseKinematics(model, 1 / self._spec.rate_hz, clearance=0.0)
         self._ruckig = Ruckig(ARM_JOINTS, 1 / self._spec.rate_hz)
         self._motion, self._next = InputParameter(ARM_JOINTS), OutputParameter(ARM_JOINTS)
         self._motion.max_velocity = [SHARES["velocity"] * d.velocity for d in arm]
@@ -98,7 +109,10 @@ class PandaExpert:
         self._target = commanded[:ARM_JOINTS].copy()
 
     def _head_for(self, waypoint: Waypoint) -> None:
-        self._target = self._kinematics.solve(waypoint.hand, self._target)
+        try:
+            self._target = self._inverse.reach(self._target, waypoint.hand, DOWN)
+        except OutOfReachError as error:
+            raise SimulatorError(f"panda expert: {error}") from error
         self._motion.target_position = self._target.tolist()
         self._waited = 0
 
