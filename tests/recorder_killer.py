@@ -59,11 +59,8 @@ class Killer:
 
     def __init__(self, graph: Graph, manager: dict[str, Any], witness: Witness, run_queue: RunQueue, seed: int) -> None:
         """Args: manager: its parameters, among them `output`; seed: fixes the moments."""
-        self._robot = NodeConfig("sim", {"mode": manager["mode"]})
         self._graph, self._witness, self._run_queue = graph, witness, run_queue
         self._manager = NodeConfig("manager", manager)
-        self.revived = 0
-        """How often the robot no longer answered and was started anew."""
         self._root = Path(manager["output"])
         self._random = random.Random(seed)
         self._labels: dict[Path, int] = {}
@@ -146,22 +143,9 @@ class Killer:
         deadline = time.monotonic() + GIVE_UP_S
         while not begun[moment]():
             assert time.monotonic() < deadline, f"'{moment}' did not come: {self._graph.tail('manager')}"
-            if self._graph.status()["manager"] is not None:
-                self._revive()
-                deadline = time.monotonic() + GIVE_UP_S
+            assert self._graph.status()["manager"] is None, self._graph.tail("manager")
             time.sleep(0.0001)
         time.sleep(self._random.uniform(0.0, LONGEST_S[moment]))
-
-    def _revive(self) -> None:
-        """Seen once in 33 kills: the simulated robot answered no manager any more. It is not the recorder that is at
-        fault then; why is not known (processes that share memory may die while they hold it)."""
-        assert "sim_node did not answer" in self._graph.tail("manager"), self._graph.tail("manager")
-        self.revived += 1
-        os.kill(self._graph.pid("sim"), signal.SIGKILL)
-        self._graph.wait("sim", 10)
-        for node in (self._robot, self._manager):
-            self._graph.start_node(node)
-        self._run_queue.pid = self._graph.pid("manager")
 
     def _partials(self) -> list[Path]:
         return list(self._root.glob(f"*{PARTIAL}"))

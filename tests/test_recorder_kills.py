@@ -53,13 +53,12 @@ def test_a_killed_rollout_manager_loses_less_than_a_second_whenever_it_is_killed
             for moment in moments(KILLS):
                 kills.append(killer.kill(moment))
         finally:
-            print(f"\n{table(kills)}\nthe robot was started anew {killer.revived} times")
+            print(f"\n{table(kills)}")
         assert_catalogue_is_whole(tmp_path)
     for kill in kills:
         # A recorder that gets no processor takes and writes nothing meanwhile.
         assert kill.lost_s < PROMISE_S + kill.waited_s, asdict(kill)
     assert sum(kill.kept for kill in kills) > 0
-    assert killer.revived <= 1 + KILLS // 20
 
 
 def assert_catalogue_is_whole(folder: Path) -> None:

@@ -27,7 +27,14 @@ from rollout_manager.station import by_operator
 from rollout_manager.success import simulator_label
 from rollout_manager.try_runner import NodeLostError, TryResult, run_try
 from vla_policy_node.exceptions import PolicyNodeError
-from vla_policy_node.ros_node import ParameterError, check_choices, declare, end_with_parent, exit_process
+from vla_policy_node.ros_node import (
+    ParameterError,
+    check_choices,
+    declare,
+    drop_dead_ports,
+    end_with_parent,
+    exit_process,
+)
 from vla_policy_node.spec import load_spec
 
 PARAMETERS: dict[str, tuple[Any, str]] = {
@@ -188,6 +195,7 @@ def main() -> int:
     try:
         executor.add_node(node)
         end_with_parent(node)
+        drop_dead_ports(node)
         RolloutManager(node, executor).run()
     except (KeyboardInterrupt, ExternalShutdownException):
         _tell("interrupted; the same command goes on from here")

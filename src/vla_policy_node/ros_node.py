@@ -12,11 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from vla_policy_node.dds_ports import PortWatch
 from vla_policy_node.diagnostics import Status
 from vla_policy_node.exceptions import MessageError, PolicyNodeError
 from vla_policy_node.messages import MessageMaker, make_header
@@ -26,6 +28,9 @@ LATCHED = (INSTRUCTION, OUTCOME)
 
 PARENT_VARIABLE = "ENCORE_PARENT_PID"
 """Set by whoever starts a node as its child: the node ends when that process does."""
+
+PORTS_PERIOD_S = 0.5
+"""How often a node looks for ports of dead processes, see `dds_ports`."""
 
 
 @cache
@@ -167,6 +172,7 @@ def run_node(build: Callable[[], Closable], errors: tuple[type[Exception], ...])
         shell = build()
         executor.add_node(shell.node)
         end_with_parent(shell.node)
+        drop_dead_ports(shell.node)
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
@@ -199,6 +205,11 @@ def end_with_parent(node: Node) -> None:
             raise ExternalShutdownException
 
     node.create_timer(1.0, check)
+
+
+def drop_dead_ports(node: Node) -> None:
+    """A node must not go on sending to a process that was killed when another has taken that one's place."""
+    node.create_timer(PORTS_PERIOD_S, PortWatch().look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
 
 def exit_process(status: int) -> None:
