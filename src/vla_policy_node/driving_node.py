@@ -25,7 +25,7 @@ from vla_policy_node.policy_loading import PolicySlot
 from vla_policy_node.policy_output import PolicyOutput
 from vla_policy_node.policy_topics_node import PolicyTopics
 from vla_policy_node.ros_node import rclpy_maker
-from vla_policy_node.safety import SafetyFilter
+from vla_policy_node.safety import SafetyFilter, travelling
 from vla_policy_node.spec import NANOSECONDS, RobotSpec
 from vla_policy_node.stop_inputs_node import StopInputs
 from vla_policy_node.takeover import HumanControl, Takeover
@@ -135,13 +135,13 @@ class Driving:
             self._hold("disabled")
             self._braking = not self._safety.at_rest
 
-    def _build_control(self) -> None:
-        """What an episode starts with: nothing seen, no chunk, nothing sent."""
+    def _build_control(self, spec: RobotSpec | None = None) -> None:
+        """What an episode starts with: nothing seen, no chunk, nothing sent. Args: spec: whose limits are kept."""
         period_ns = self._spec.period_ns
         every, decay = self._get("execute_every"), self._get("ensemble_decay")
         executor = make_executor(self._get("execute"), period_ns, every, decay)
         self._buffer.clear()
-        self._safety = make_safety_filter(self._spec, self._get("limits"))
+        self._safety = make_safety_filter(spec or self._spec, self._get("limits"))
         self._lockstep_control = LockstepControl(self._buffer, executor, self._safety)
         self._real_time_control = RealTimeControl(self._buffer, executor, self._safety, self._ask)
         self._human_control = HumanControl(self._buffer, self._safety, self._takeover)
@@ -164,7 +164,7 @@ class Driving:
         if self._lockstep:
             raise PolicyNodeError("the way home needs mode 'real_time'; in lockstep the simulator resets the robot")
         self._take_hold()
-        self._build_control()
+        self._build_control(travelling(self._spec))
         return self._safety
 
     def _on_stop_heard(self) -> None:

@@ -16,6 +16,7 @@ from vla_policy_node.action_spec import NO_PART_OF_THE_DIGEST, ActionDimension, 
 from vla_policy_node.command_spec import CommandSpec
 from vla_policy_node.exceptions import SpecError
 from vla_policy_node.kinematics_spec import KinematicsSpec, WorkspaceSpec
+from vla_policy_node.limit_switches import LimitMode, check_switches
 from vla_policy_node.locations import find_preset, read_yaml
 from vla_policy_node.spec_reading import build, mapping, plain
 from vla_policy_node.topics import camera_topic
@@ -39,6 +40,7 @@ NO_PART = (
     "max_silence_s",
     "max_proprioception_silence_s",
     "max_frozen_s",
+    "limits",
     "kinematics",
     "workspace",
     "home",
@@ -106,6 +108,8 @@ class RobotSpec:
     max_frozen_s: float = math.inf
     """In real time, how long a camera may show the very same picture while the robot moves before it holds, in seconds.
     No part of the digest."""
+    limits: Mapping[str, LimitMode] = field(default_factory=dict, hash=False)
+    """By limit, whether what is beyond it is clamped or rejected (`limit_switches.py`). No part of the digest."""
     explore: Exploration = "action"
     """What a policy varies when it tries anew: its actions, or where it aims. No part of the digest."""
     commands: tuple[CommandSpec, ...] = ()
@@ -120,6 +124,7 @@ class RobotSpec:
 
     def __post_init__(self) -> None:
         one_of(f"robot '{self.name}': explore", self.explore, get_args(Exploration))
+        check_switches(f"robot '{self.name}'", self.limits)
         for what in ("rate_hz", "max_silence_s", "max_proprioception_silence_s", "max_frozen_s"):
             if getattr(self, what) is not None and not getattr(self, what) > 0:
                 raise SpecError(f"robot '{self.name}': {what} {getattr(self, what)} is not positive")
