@@ -239,7 +239,8 @@ class Driving:
             self._deadline.reset()
 
     def _on_deadline(self) -> None:
-        self._deadline.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
         if self._fell_silent():
             self._tick()
 
