@@ -3,9 +3,13 @@
     python benchmarks/bench_stops_node.py --trials 20
 
 The stand-in arm publishes joints at 100 Hz and two cameras at 30 Hz, 30 ms late; a policy with random weights drives it
-at 30 Hz. Then the emergency stop is pressed, the cameras are unplugged, or the joints fall silent. A holding command is
-known by its stamp: the moment that it was sent, while others bear the stamp of the picture that they answer. Or the
-policy begins to answer NaN, as a network does once one of its numbers is; then the time is from its first such answer.
+at 30 Hz. Then the emergency stop is pressed, the cameras are unplugged, or the joints fall silent, until a command
+arrives that is held for it: /policy/events says so, with the command's stamp. Or the policy begins to answer NaN, as a
+network does once one of its numbers is; then the time is from its first such answer.
+
+Where a stream falls silent, the time from its last message to the holding command is told as well: the rest is what the
+arm took to have the fault. Before, while the policy drove, the intervals of each stream are measured, and how often it
+began to hold is counted: a limit of silence that is too short for a stream shows there.
 """
 
 import argparse
@@ -16,31 +20,36 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rclpy
+import yaml
 from _operator_node import Operator
 from _random_policy import save_policy
 
 from rollout_manager.graph import Graph, GraphConfig, NodeConfig, ros_environment
+from vla_policy_node.diagnostics import ERROR
 from vla_policy_node.messages import stamp_of
 from vla_policy_node.ros_node import message_class, topic_qos
-from vla_policy_node.spec import load_spec
-from vla_policy_node.topics import ACTION, MESSAGE_TYPES
+from vla_policy_node.spec import RobotSpec, load_spec
+from vla_policy_node.topics import ACTION, CAMERA_TYPES, EVENTS, JOINT_STATES, MESSAGE_TYPES, camera_topic
 
 DOMAIN = 92
 TASK, BROKEN = "move", "divide zero by zero"
 """Instructions: the features behind the second are not numbers."""
-FRESH_S = 0.015
-"""Age of a stamp on arrival below which the command is a hold: pictures are 30 ms late."""
 GIVE_UP_S = 2.0
 PERIODS = {"emergency stop": 1, "cameras unplugged": 2, "joints silent": 2, "policy answers NaN": 2}
 """Goals, in periods of the robot."""
 FAULTS = {"cameras unplugged": "camera_unplugged", "joints silent": "joints_silent"}
 """The arm's parameter behind a fault."""
+STREAMS = {"cameras unplugged": camera_topic("wrist", "raw"), "joints silent": JOINT_STATES}
+"""What falls silent with it."""
+REASONS = {"emergency stop": "e-stop", **{fault: f"{topic}: silent" for fault, topic in STREAMS.items()}}
+"""What a command says that is held for a fault."""
 
 
 class Timer(Operator):
@@ -50,24 +59,52 @@ class Timer(Operator):
         """Args: notes: file that the policy's process notes chunks that are not finite in."""
         super().__init__(TASK)
         self._notes = notes
-        self._held: float | None = None
         self._commands = 0
-        self.node.create_subscription(
-            message_class(MESSAGE_TYPES[ACTION]), ACTION, self._on_action, topic_qos(ACTION, True)
-        )
+        self._arrived: dict[int, float] = {}
+        """When the command of each stamp came."""
+        self._reason, self._held_ns = "", 0
+        self._driving = False
+        self.driven = self.holds = 0
+        """Commands that came while the policy drove and nothing was broken, and how often it began to hold then."""
+        self.intervals: dict[str, list[float]] = {topic: [] for topic in STREAMS.values()}
+        """Seconds between a stream's messages meanwhile."""
+        self.quiet: dict[str, list[float]] = {fault: [] for fault in STREAMS}
+        """Seconds from a stream's last message to the first holding command."""
+        self._last = dict.fromkeys(STREAMS.values(), 0.0)
+        self._listen(ACTION, MESSAGE_TYPES[ACTION], self._on_action, True)
+        self._listen(EVENTS, MESSAGE_TYPES[EVENTS], self._on_event, True)
+        self._listen(STREAMS["joints silent"], MESSAGE_TYPES[JOINT_STATES], partial(self._on_sample, JOINT_STATES))
+        wrist = STREAMS["cameras unplugged"]
+        self._listen(wrist, CAMERA_TYPES["raw"], partial(self._on_sample, wrist))
+
+    def _listen(self, topic: str, kind: str, callback: Callable[[Any], None], reliable: bool = False) -> None:
+        self.node.create_subscription(message_class(kind), topic, callback, topic_qos(topic, reliable))
 
     def drive(self) -> None:
         """Clear a stop, enable the policy, and let it drive for a second."""
         self.enable()
         self._commands = 0
-        self.until(lambda: self._commands > 30)
+        self.until(lambda: self._commands > 10)  # It knows where the arm is, and all streams have come.
+        self._commands, self._driving = 0, True
+        self._last = dict.fromkeys(self._last, 0.0)
+        self.until(lambda: self._commands > 20)
+        self._driving = False
+        self.driven += self._commands
 
-    def held_after(self, act: Callable[[], None]) -> float:
-        """Seconds from what is done to the first holding command's arrival; not a number where none comes."""
-        self._held = None
+    def held_after(self, fault: str, act: Callable[[], None]) -> float:
+        """Seconds from what is done to the arrival of the first command that is held for it; not a number where none
+        comes."""
+        self._reason, self._held_ns = REASONS[fault], 0
         begun = time.time()
         act()
-        return self._held - begun if self.until(lambda: self._held, GIVE_UP_S) and self._held else float("nan")
+        return self._held_at() - begun if self.until(self._held_at, GIVE_UP_S) else float("nan")
+
+    def silence(self, fault: str) -> float:
+        """As `held_after`, of a stream that falls silent; what of it lies behind its last message is kept."""
+        after = self.held_after(fault, partial(self.set, **{FAULTS[fault]: True}))
+        self.quiet[fault].append(self._held_at() - self._last[STREAMS[fault]] if after == after else after)
+        self.set(**{FAULTS[fault]: False})
+        return after
 
     def held_after_nan(self) -> float:
         """Seconds from the first chunk of NaN to the first holding command, both in the policy's process."""
@@ -83,11 +120,26 @@ class Timer(Operator):
     def _noted(self) -> list[str]:
         return self._notes.read_text().splitlines() if self._notes.exists() else []
 
+    def _held_at(self) -> float:
+        """When the first held command came; 0 where none did."""
+        return self._arrived.get(self._held_ns, 0.0)
+
     def _on_action(self, message: Any) -> None:
-        now = time.time()
         self._commands += 1
-        if now - stamp_of(message) / 1e9 < FRESH_S and self._held is None:
-            self._held = now
+        self._arrived.setdefault(stamp_of(message), time.time())
+
+    def _on_event(self, message: Any) -> None:
+        [told] = message.status
+        if told.level != bytes([ERROR]):
+            return
+        self.holds += self._driving
+        if not self._held_ns and self._reason and self._reason in told.message:
+            self._held_ns = stamp_of(message)
+
+    def _on_sample(self, topic: str, message: Any) -> None:
+        last, self._last[topic] = self._last[topic], time.time()
+        if self._driving and last:
+            self.intervals[topic].append(self._last[topic] - last)
 
 
 def measure(operator: Timer, trials: int) -> dict[str, list[float]]:
@@ -95,15 +147,21 @@ def measure(operator: Timer, trials: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in PERIODS}
     for _ in range(trials):
         operator.drive()
-        found["emergency stop"].append(operator.held_after(partial(operator.press, True)))
+        found["emergency stop"].append(operator.held_after("emergency stop", partial(operator.press, True)))
         operator.press(False)
-        for name, fault in FAULTS.items():
+        for name in FAULTS:
             operator.drive()
-            found[name].append(operator.held_after(partial(operator.set, **{fault: True})))
-            operator.set(**{fault: False})
+            found[name].append(operator.silence(name))
         operator.drive()
         found["policy answers NaN"].append(operator.held_after_nan())
     return found
+
+
+def with_limits(spec: RobotSpec, camera_s: float | None, joints_s: float | None) -> RobotSpec:
+    """A robot with other limits of silence, in seconds, where they are given."""
+    if camera_s is not None:
+        spec = replace(spec, cameras=tuple(replace(camera, max_silence_s=camera_s) for camera in spec.cameras))
+    return spec if joints_s is None else replace(spec, max_proprioception_silence_s=joints_s)
 
 
 def start_policy(notes: Path, parameters: Mapping[str, Any]) -> "subprocess.Popen[bytes]":
@@ -117,23 +175,41 @@ def main() -> int:
     """Print a line a fault; returns 1 where a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--camera-silence", type=float, help="max_silence_s of both cameras; left out: the robot's")
+    parser.add_argument("--joint-silence", type=float, help="max_proprioception_silence_s; left out: the robot's")
+    parser.add_argument("--camera-jitter", type=float, default=0.005, help="the arm's camera_jitter_s")
     given = parser.parse_args()
     os.environ.update(ros_environment(DOMAIN))
-    spec, missed = load_spec("panda"), False
+    spec, missed = with_limits(load_spec("panda"), given.camera_silence, given.joint_silence), False
     with tempfile.TemporaryDirectory() as folder:
+        robot = Path(folder) / "panda.yaml"
+        robot.write_text(yaml.safe_dump(spec.to_dict()))
         save_policy(Path(folder) / "checkpoint", spec, 30, {TASK: 1.0, BROKEN: float("nan")})
         notes = Path(folder) / "notes.jsonl"
-        parameters = {"robot": "panda", "mode": "real_time", "checkpoint": f"{folder}/checkpoint", "execute_every": 10}
-        with Graph(GraphConfig((NodeConfig("arm", {}),), DOMAIN, Path(folder) / "logs")):
+        parameters = {
+            "robot": str(robot),
+            "mode": "real_time",
+            "checkpoint": f"{folder}/checkpoint",
+            "execute_every": 10,
+        }
+        with Graph(
+            GraphConfig((NodeConfig("arm", {"camera_jitter_s": given.camera_jitter}),), DOMAIN, Path(folder) / "logs")
+        ):
             policy = start_policy(notes, parameters)
             try:
                 rclpy.init()
-                found = measure(Timer(notes), given.trials)
+                operator = Timer(notes)
+                found = measure(operator, given.trials)
                 rclpy.shutdown()
             finally:
                 policy.terminate()
                 policy.wait(20.0)
-    print(f"a period is {spec.period_ns / 1e6:.1f} ms, max_skew_s {spec.max_skew_s:g}; load {os.getloadavg()[0]:.1f}")
+    print(f"a period is {spec.period_ns / 1e6:.1f} ms; load {os.getloadavg()[0]:.1f}")
+    print(f"driving: {operator.driven} commands, it began to hold {operator.holds} times")
+    for topic, intervals in operator.intervals.items():
+        p50, p99, most = 1e3 * np.quantile(intervals, [0.5, 0.99, 1.0])
+        limit = f"may be silent for {1e3 * spec.silence_limit_s(topic):g} ms"
+        print(f"{topic}: {limit}; intervals p50 {p50:.1f}, p99 {p99:.1f}, max {most:.1f} ms of {len(intervals)}")
     for name, seconds in found.items():
         ms = 1e3 * np.array(seconds)
         goal = PERIODS[name] * spec.period_ns / 1e6
@@ -142,6 +218,9 @@ def main() -> int:
         never = int(np.isnan(ms).sum())
         print(f"{name}: p50 {np.nanmedian(ms):.1f}, max {np.nanmax(ms):.1f} ms; {never} never")
         print(f"    {within} of {len(ms)} within {goal:.0f} ms")
+        if name in STREAMS:
+            quiet = 1e3 * np.array(operator.quiet[name])
+            print(f"    of it since the last message: p50 {np.nanmedian(quiet):.1f}, max {np.nanmax(quiet):.1f} ms")
     return int(missed)
 
 

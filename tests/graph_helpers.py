@@ -15,12 +15,12 @@ from rollout_manager.graph import Graph, GraphConfig, NodeConfig
 from rollout_manager.schedule import Schedule, ScheduleEntry, save_schedule
 from vla_policy_node.checkpoint import Lineage, save_checkpoint
 from vla_policy_node.commands import action_from_message, chunk_from_message
-from vla_policy_node.messages import add_to_buffer, observation_topics, text_from_message
+from vla_policy_node.messages import add_to_buffer, observation_topics, stamp_of, text_from_message
 from vla_policy_node.network.vla import VLANetwork
 from vla_policy_node.normalization import Statistics
 from vla_policy_node.observation import Float32Array, Observation, ObservationBuffer
 from vla_policy_node.spec import RobotSpec, load_spec
-from vla_policy_node.topics import ACTION, ACTION_CHUNK, OUTCOME
+from vla_policy_node.topics import ACTION, ACTION_CHUNK, EVENTS, OUTCOME
 
 METAWORLD = load_spec("metaworld")
 TASK = "drawer-open-v3"
@@ -86,7 +86,7 @@ def header_of(bag: Path) -> EpisodeHeader:
 
 
 def assert_same_episode(live: Path, local: Path, spec: RobotSpec = METAWORLD) -> None:
-    """Two bags hold the same commands, proposals, observations and outcome, at the same times from their start."""
+    """Two bags hold the same commands, proposals, events, observations and outcome, each as long after its start."""
     (live_stamps, live_actions), (local_stamps, local_actions) = sent_actions(live, spec), sent_actions(local, spec)
     assert np.array_equal(live_actions, local_actions)
     assert [s - live_stamps[0] for s in live_stamps] == [s - local_stamps[0] for s in local_stamps]
@@ -98,6 +98,11 @@ def assert_same_episode(live: Path, local: Path, spec: RobotSpec = METAWORLD) ->
     for one, other in zip(*chunks, strict=True):
         assert np.array_equal(one.actions, other.actions)
         assert one.stamp_ns - live_stamps[0] == other.stamp_ns - local_stamps[0]
+    told = [
+        [(stamp_of(m.message) - first, m.message.status) for m in EpisodeReader(bag).messages([EVENTS])]
+        for bag, first in ((live, live_stamps[0]), (local, local_stamps[0]))
+    ]
+    assert told[0] == told[1]
     seen, there = bag_observations(live, spec), bag_observations(local, spec)
     assert len(seen) == len(there) == len(live_stamps) + 1  # one more: what the last action led to
     for a, b in zip(seen, there, strict=True):

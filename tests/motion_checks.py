@@ -1,11 +1,22 @@
-"""What every sequence of sent positions must keep to."""
+"""What every sequence of sent positions must keep to, whichever limits clamp and which reject."""
+
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
+from hypothesis import strategies as st
 
 from vla_policy_node.action_spec import ActionDimension
+from vla_policy_node.limit_switches import CLAMP_ONLY, Limit, LimitMode
 
 Floats = npt.NDArray[np.float64]
+Switches = dict[str, LimitMode]
+
+MODES: st.SearchStrategy[LimitMode] = st.sampled_from(get_args(LimitMode))
+SWITCHES: st.SearchStrategy[Switches] = st.fixed_dictionaries(
+    {}, optional={name: st.just("clamp") if name in CLAMP_ONLY else MODES for name in get_args(Limit)}
+)
+"""Every mixture that a robot's file may say."""
 
 
 def check_limits(sent: Floats, dimension: ActionDimension, period_s: float) -> None:

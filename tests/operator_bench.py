@@ -27,6 +27,7 @@ PANDA = replace(
     STOCK,
     max_skew_s=0.4,
     max_silence_s=np.inf,
+    max_proprioception_silence_s=None,
     commands=(replace(STOCK.commands[0], reach_s=0.15), *STOCK.commands[1:]),
 )
 TAKE_OVER, HAND_BACK = 4, 5

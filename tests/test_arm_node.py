@@ -20,7 +20,8 @@ from vla_policy_node.topics import DIAGNOSTICS, INSTRUCTION, JOINT_STATES, MESSA
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
-PANDA = replace(load_spec("panda"), max_skew_s=0.25, max_silence_s=np.inf)  # Two other processes may have the cores.
+# Two other processes may have the cores.
+PANDA = replace(load_spec("panda"), max_skew_s=0.25, max_silence_s=np.inf, max_proprioception_silence_s=None)
 TRAJECTORY = PANDA.commands[0].topic
 
 

@@ -14,9 +14,10 @@ from test_arm_node import PANDA
 from rollout_manager.bag import EpisodeReader
 from rollout_manager.envs.panda_tasks import TASKS
 from rollout_manager.results import read_results
+from vla_policy_node.commands import action_to_message
 from vla_policy_node.messages import joints_from_message, text_from_message
 from vla_policy_node.ros_node import rclpy_maker
-from vla_policy_node.topics import ACTION, JOINT_STATES, MESSAGE_TYPES, OUTCOME
+from vla_policy_node.topics import ACTION, HUMAN_ACTION, JOINT_STATES, MESSAGE_TYPES, OUTCOME
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -86,10 +87,15 @@ def test_the_arm_is_set_up_only_when_nothing_commands_it(ros_domain: int, tmp_pa
         assert info["instruction"] == "push the cube beyond the white line"
         assert info["seed"] == 7
         assert "test_client" not in info["listeners"][JOINT_STATES]
-        client.set("arm_node", time_limit_steps=5)
+        client.set("arm_node", time_limit_steps=15)
         assert client.trigger("arm_node/reset").success
+        human = client.publisher(HUMAN_ACTION, MESSAGE_TYPES[HUMAN_ACTION])
+        client.until(lambda: human.get_subscription_count() == 1)
         assert client.switch("arm_node/run", True).success
+        for _ in range(2):
+            human.publish(action_to_message(make, PANDA, 1, np.zeros(8, np.float32)))
         client.until(lambda: bool(client.received[OUTCOME]))
         outcome = json.loads(client.received[OUTCOME][0].data)
-        assert (outcome["ending"], outcome["steps"], outcome["commands"]) == ("truncated", 5, 0)
+        assert (outcome["ending"], outcome["steps"], outcome["commands"]) == ("truncated", 15, 0)
+        assert outcome["human_steps"] == 2
         assert ACTION not in client.received

@@ -31,13 +31,17 @@ def record(root: Path, name: str, outcome: Outcome | None = None) -> Path:
 
 
 def test_rows_say_what_the_bags_say(tmp_path: Path) -> None:
-    paths = [record(tmp_path / "one", "a"), record(tmp_path / "two" / "deep", "b", Outcome("truncated", 9, 0.5))]
+    helped = Outcome("success", 5, 1.0, human_steps=2)
+    paths = [
+        record(tmp_path / "one", "a", helped),
+        record(tmp_path / "two" / "deep", "b", Outcome("truncated", 9, 0.5)),
+    ]
     append_label(paths[1], make_label("b", "success", "Ada", note="it did open"))
     with Catalog.rebuild([tmp_path], tmp_path / "catalog.db") as catalog:
         first, second = catalog.rows()
     assert first.path == paths[0]
     assert first.header == replace(HEADER, episode_id="a")
-    assert first.outcome == Outcome("success", 5, 1.0)
+    assert first.outcome == Outcome("success", 5, 1.0, human_steps=2)
     assert (first.label, first.effective, first.success) == (None, "success", True)
     assert first.digest == EpisodeReader(paths[0]).digest
     assert first.size_bytes == sum(f.stat().st_size for f in paths[0].iterdir())

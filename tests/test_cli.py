@@ -7,10 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from rollout_manager.bag_writer import EpisodeWriter
+from rollout_manager.episode import EpisodeHeader, Outcome
 from rollout_manager.exceptions import BagError
 from rollout_manager.results import read_results
 from trainer import cli
@@ -165,6 +168,16 @@ def test_bags_are_listed_shown_and_verified(bags: Path) -> None:
         assert expected in shown
     verified = run("bags", "verify", str(bags))
     assert (verified.returncode, verified.stdout) == (0, "2 bags, 0 problems\n")
+
+
+def test_bags_in_which_a_human_helped_say_so(tmp_path: Path) -> None:
+    header = EpisodeHeader("a", "robot", "cube", "lift", 1, "arm", "0" * 16, "policy", "real_time")
+    EpisodeWriter(tmp_path, header).close(Outcome("success", 50, 1.0, human_steps=7))
+    EpisodeWriter(tmp_path, replace(header, episode_id="b")).close(Outcome("success", 50, 1.0))
+    listed = run("bags", "list", str(tmp_path)).stdout.splitlines()
+    assert "50 steps, 7 by a human" in listed[0]
+    assert "by a human" not in listed[1]
+    assert "2 successes (1 with a human's help)" in listed[2]
 
 
 def test_a_damaged_bag_is_found(bags: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from arm_robots import FINGER, HOME, PANDA_EE, UR5E, Floats, arm_joints, boxed, model_of, seen
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from motion_checks import check_limits
+from motion_checks import MODES, SWITCHES, Switches, check_limits
 from scipy.spatial.transform import Rotation
 from test_kinematics import URDF
 
@@ -22,8 +22,9 @@ from vla_policy_node.exceptions import OutOfReachError
 from vla_policy_node.inverse_kinematics import InverseKinematics
 from vla_policy_node.kinematics import ArmModel
 from vla_policy_node.kinematics_spec import KinematicsSpec
+from vla_policy_node.limit_switches import LimitMode
 from vla_policy_node.messages import rosbags_maker
-from vla_policy_node.safety import LimitMode, SafetyFilter
+from vla_policy_node.safety import SafetyFilter
 from vla_policy_node.spec import RobotSpec
 
 FREE = replace(PANDA_EE, workspace=None)
@@ -180,12 +181,12 @@ def follow(panda: Panda, program: list[tuple[Any, int]]) -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(PROGRAM, st.sampled_from(["clamp", "reject"]), st.lists(st.floats(-0.4, 0.4), min_size=7, max_size=7))
+@given(PROGRAM, MODES, SWITCHES, st.lists(st.floats(-0.4, 0.4), min_size=7, max_size=7))
 def test_no_sequence_makes_joints_leave_their_limits_or_the_hand_its_box(
-    program: list[tuple[Any, int]], mode: LimitMode, off: list[float]
+    program: list[tuple[Any, int]], mode: LimitMode, switches: Switches, off: list[float]
 ) -> None:
     start = HOME + np.array(off)
-    spec = boxed(PANDA_EE, (0.33, -0.12, 0.33), (0.53, 0.12, 0.53))
+    spec = replace(boxed(PANDA_EE, (0.33, -0.12, 0.33), (0.53, 0.12, 0.53)), limits=switches)
     panda = Panda(spec, mode, start)
     follow(panda, program)
     panda.check()
@@ -247,6 +248,22 @@ def test_a_hand_that_cannot_keep_up_goes_the_same_way_more_slowly() -> None:
     assert 0.1 < moved[-1, 0] < 0.29
     np.testing.assert_allclose(moved[-1, 1:], 0, atol=2e-3)
     panda.check()
+
+
+def test_where_velocity_rejects_it_holds_before_a_displacement_that_joints_are_too_slow_for() -> None:
+    panda = Panda(replace(FREE, limits={"velocity": "reject"})).tell([0.01, 0, 0, 0, 0, 0], 30)
+    held = [told for told in panda.reasons if told == ("motion: the hand goes as fast as it may",)]
+    assert held
+    assert panda.command.held
+    slowly = Panda(replace(FREE, limits={"velocity": "reject"})).tell([0.002, 0, 0, 0, 0, 0], 30)
+    assert not slowly.command.held
+    panda.check()
+
+
+def test_its_reach_has_a_switch_of_its_own() -> None:
+    out = [0.01, 0, 0, 0, 0, 0]
+    assert Panda(replace(FREE, limits={"reach": "reject"})).tell(out, 90).command.held
+    assert not Panda(replace(FREE, limits={"reach": "clamp"}), "reject").tell(out, 90).command.held
 
 
 def test_beyond_its_reach_it_holds_where_that_is_asked_for() -> None:

@@ -53,5 +53,7 @@ def test_bad_outcomes_are_refused() -> None:
         Outcome("won", 1)  # type: ignore[arg-type]
     with pytest.raises(RolloutError, match=r"progress 1\.5"):
         Outcome("success", 1, 1.5)
+    with pytest.raises(RolloutError, match="3 human steps of 2 is out of range"):
+        Outcome("success", 2, 1.0, human_steps=3)
     with pytest.raises(RolloutError, match="missing"):
         Outcome.from_dict({"steps": 1})

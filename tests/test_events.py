@@ -1,12 +1,16 @@
 """Safety events: told once when they begin and end, and counted by kind."""
 
+from typing import Any
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vla_policy_node.diagnostics import ERROR, OK, WARN
-from vla_policy_node.events import MOST_KINDS, OTHERS, SafetyEvent, SafetyEvents, kind_of
+from vla_policy_node.events import MOST_KINDS, OTHERS, SafetyEvent, SafetyEvents, event_message, kind_of
+from vla_policy_node.messages import rosbags_maker, stamp_of, typestore
 from vla_policy_node.safety import SafeCommand
+from vla_policy_node.topics import EVENTS, MESSAGE_TYPES
 
 ZERO = np.zeros(1, np.float32)
 
@@ -23,6 +27,7 @@ def test_a_kind_has_no_numbers_but_keeps_names() -> None:
 
 def test_what_goes_on_is_told_once() -> None:
     events = SafetyEvents()
+    assert events.see(0, command()) == SafetyEvent(0, False, ()), "how an episode begins"
     assert events.see(1, command()) is None
     assert events.see(2, command("late 50 ms", held=True)) == SafetyEvent(2, True, ("late 50 ms",))
     assert events.see(3, command("late 83 ms", held=True)) is None
@@ -30,6 +35,25 @@ def test_what_goes_on_is_told_once() -> None:
     assert events.see(5, command()) == SafetyEvent(5, False, ())
     assert events.see(6, command("late 51 ms", held=True)) is not None
     assert events.counts == {"late # ms": 2, "e-stop: pressed": 1}
+
+
+def test_every_episode_says_how_it_begins_and_counts_what_goes_on_in_it_anew() -> None:
+    events = SafetyEvents()
+    assert events.see(1, command("slow 2", held=False)) is not None
+    events.restart()
+    assert events.see(2, command("slow 3", held=False)) == SafetyEvent(2, False, ("slow 3",))
+    assert events.counts == {"slow #": 2}
+
+
+def test_a_message_says_what_the_event_does_whoever_makes_it() -> None:
+    event = SafetyEvent(5, True, ("late 50 ms",))
+    made = event_message(rosbags_maker(), event)
+    kind = MESSAGE_TYPES[EVENTS]
+    read: Any = typestore().deserialize_cdr(typestore().serialize_cdr(made, kind), kind)
+    [status] = read.status
+    assert (stamp_of(read), status.level, status.name) == (5, ERROR, "policy_node: safety")
+    assert (status.message, status.hardware_id) == ("late 50 ms", "policy_node")
+    assert [(v.key, v.value) for v in status.values] == [("held", "true")]
 
 
 def test_levels_say_held_limited_and_free() -> None:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from vla_policy_node.action_spec import ActionDimension
 from vla_policy_node.exceptions import PolicyNodeError, SpecError
 from vla_policy_node.homing import SETTLED_NS, Homing
+from vla_policy_node.limit_switches import LimitMode
 from vla_policy_node.observation import Float64Array, Joints
-from vla_policy_node.safety import SafetyFilter
+from vla_policy_node.safety import SafetyFilter, travelling
 from vla_policy_node.spec import NANOSECONDS, ProprioceptionField, RobotSpec, load_spec
 
 LIMITED = ActionDimension("a", "rad", -2, 2, "last", velocity=0.8, acceleration=4.0, jerk=60.0, joint="a", lead=0.3)
@@ -79,10 +80,10 @@ def test_an_arm_that_is_blocked_is_not_pushed_and_fails_with_where_it_is() -> No
 
 
 @pytest.mark.parametrize("mode", ["clamp", "reject"])
-def test_the_way_is_the_same_however_the_filter_takes_what_is_too_far(mode: str) -> None:
+def test_the_way_is_the_same_however_the_filter_takes_what_is_too_far(mode: LimitMode) -> None:
     spec = replace(ARM, action=(ARM.action[0], replace(ARM.action[1], high=0.7)), home={"a": -0.5, "b": 0.7})
     assert float(spec.action_high[1]) < 0.7, "home is on a limit that float32 cannot hold"
-    safety = SafetyFilter(spec, mode)  # type: ignore[arg-type]
+    safety = SafetyFilter(travelling(replace(spec, limits={"velocity": mode})), mode)
     homing, at = Homing(spec, safety, 0, 20 * NANOSECONDS), np.array([1.5, -1.5])
     for now in range(0, 10 * NANOSECONDS, ARM.period_ns):
         homing.joints(now, Joints(("a", "b"), at))

@@ -31,6 +31,7 @@ from vla_policy_node.exploration import Explore
 from vla_policy_node.network_policy import NetworkPolicy
 from vla_policy_node.safety import SafetyFilter
 from vla_policy_node.spec import load_spec
+from vla_policy_node.topics import EVENTS
 
 pytestmark = pytest.mark.ros
 
@@ -101,6 +102,7 @@ def test_a_network_acts_alike_without_and_with_exploration(
         assert_same_episode(tmp_path / "live" / name, tmp_path / "local" / name)
         header = EpisodeReader(tmp_path / "live" / name).header
         assert (header.checkpoint_digest, header.exploration) == (digest, scale)
+        assert next(EpisodeReader(tmp_path / "local" / name).messages([EVENTS])).topic == EVENTS
         assert header.label_source == ("proposed" if scale else "sent")
     first, second = (sent_actions(tmp_path / "live" / f"metaworld_{TASK}_s3_a{k}")[1] for k in (0, 1))
     assert not np.array_equal(first, second)

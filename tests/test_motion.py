@@ -8,13 +8,14 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from motion_checks import check_limits
+from motion_checks import MODES, SWITCHES, Switches, check_limits
 from small_robot import ROBOT
 
 from vla_policy_node.action_spec import ActionDimension
 from vla_policy_node.exceptions import SpecError
+from vla_policy_node.limit_switches import LimitMode
 from vla_policy_node.motion import MotionLimiter
-from vla_policy_node.safety import LimitMode, SafetyFilter
+from vla_policy_node.safety import SafetyFilter
 from vla_policy_node.spec import RobotSpec
 
 PERIOD = 1 / 30
@@ -40,13 +41,22 @@ COMMANDS = st.lists(
 LIMIT = st.floats(-0.5, 2).map(lambda x: 10**x)
 
 
+JERK = st.one_of(st.just(math.inf), st.floats(1, 4).map(lambda x: 10**x))
+
+
 @settings(deadline=None)
-@given(COMMANDS, LIMIT, LIMIT, st.one_of(st.just(math.inf), st.floats(1, 4).map(lambda x: 10**x)), st.floats(-1, 1))
+@given(COMMANDS, LIMIT, LIMIT, JERK, st.floats(-1, 1), MODES, SWITCHES)
 def test_no_sequence_of_inputs_makes_a_command_leave_the_limits(
-    commands: list[float | None], velocity: float, acceleration: float, jerk: float, start: float
+    commands: list[float | None],
+    velocity: float,
+    acceleration: float,
+    jerk: float,
+    start: float,
+    mode: LimitMode,
+    switches: Switches,
 ) -> None:
-    spec = joint(velocity, acceleration, jerk)
-    gate = SafetyFilter(spec)
+    spec = replace(joint(velocity, acceleration, jerk), limits=switches)
+    gate = SafetyFilter(spec, mode)
     sent = [start]
     for wanted in commands:
         sent.append(float(gate.check(None if wanted is None else [wanted], (), seen(start)).action[0]))
@@ -171,6 +181,24 @@ def test_from_outside_its_limits_it_may_only_come_back() -> None:
     assert positions[0] < 1.2
     assert positions == sorted(positions, reverse=True)
     assert positions[-1] == pytest.approx(1.0)
+
+
+@settings(deadline=None)
+@given(COMMANDS, st.floats(0.05, 0.5), MODES, SWITCHES)
+def test_a_blocked_arm_is_led_on_by_no_more_than_its_lead_and_the_way_to_brake(
+    commands: list[float | None], lead: float, mode: LimitMode, switches: Switches
+) -> None:
+    spec = replace(joint(lead=lead), limits=switches)
+    gate = SafetyFilter(spec, mode)
+    sent = [0.0]
+    for wanted in commands:
+        command = gate.check(None if wanted is None else [wanted], (), seen(0.0))
+        sent.append(float(command.action[0]))
+        beyond = wanted is not None and min(abs(wanted), 1.0) > lead
+        assert command.held or not (beyond and switches.get("lead", mode) == "reject")
+    check_limits(np.array(sent, np.float64), spec.action[0], PERIOD)
+    # From 2 rad/s at 10 rad/s^2, with half of 0.02 s for its jerk: 0.22 rad.
+    assert np.abs(sent).max() <= lead + 2**2 / (2 * 10) + 2 * 0.02 / 2
 
 
 @pytest.mark.parametrize("mode", ["clamp", "reject"])

@@ -28,7 +28,7 @@ from vla_policy_node.topics import ACTION, EE_POSE, MESSAGE_TYPES
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 # Two other processes may have the cores.
-PANDA = replace(load_spec("panda_ee"), max_skew_s=0.5, max_silence_s=np.inf)
+PANDA = replace(load_spec("panda_ee"), max_skew_s=0.5, max_silence_s=np.inf, max_proprioception_silence_s=None)
 STEP = (0.0, 0.002, -0.001, 0.0, 0.0, 0.0)
 """What the policy always says, m and rad a tick."""
 

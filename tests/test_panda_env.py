@@ -16,11 +16,13 @@ from rollout_manager.envs.panda import PandaEnv
 from rollout_manager.envs.panda_tasks import COLOURS, TASKS, Judge, Tabletop, check_task, set_up
 from rollout_manager.envs.registry import make_env
 from rollout_manager.envs.tasks import find_tasks
+from rollout_manager.episode import Outcome
 from rollout_manager.exceptions import SimulatorError
 from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.experts.expert import ActionNoise, make_expert
 from rollout_manager.experts.panda import PandaExpert
 from rollout_manager.rollout import new_header, run_episode
+from rollout_manager.simulation import Simulation
 from vla_policy_node.command_messages import command_message
 from vla_policy_node.messages import rosbags_maker
 from vla_policy_node.observation import Float64Array, proprioception_of
@@ -44,6 +46,21 @@ def shown(env: PandaEnv, task: str, seed: int) -> DecisionLog:
     driver = ExpertDriver(Demonstrator(make_expert("panda"), SPEC, ActionNoise(SPEC, 0.0)))
     run_episode(env, driver, new_header(env, task, seed, driver="expert"), env.default_time_limit(task), [log])
     return log
+
+
+def test_steps_that_a_human_drove_are_counted_each_once(env: PandaEnv) -> None:
+    simulation = Simulation(env)
+    simulation.human_asked()
+    simulation.reset("reach_cube", 0, 6, 0)
+    still = StepResult(False, 0.0)
+    asked = [0, 2, 0, 1, 0, 3]  # Two in one period are of that and of the next; the last two are of no step any more.
+    for times in asked:
+        for _ in range(times):
+            simulation.human_asked()
+        outcome = simulation.judge(still)
+    assert outcome == Outcome("truncated", 6, 0.0, human_steps=4)
+    simulation.reset("reach_cube", 0, 1, 0)
+    assert simulation.judge(still) == Outcome("truncated", 1, 0.0), "a new try counts anew"
 
 
 def test_it_is_there_by_name_with_a_suite_of_its_own() -> None:

@@ -1,5 +1,8 @@
 """A policy node that commands joints over real DDS: where it begins, what stops it, and what it takes to go on."""
 
+import os
+import re
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -167,6 +170,46 @@ def test_of_two_policy_nodes_the_second_is_refused(ros_domain: int, tmp_path: Pa
         client.until(lambda: not client.switch("policy_node/enable", True).success)
         refused = client.switch("policy_node/enable", True)
         assert refused.message == "'/action' is published by test_client as well"
+
+
+def silences(client: Client) -> list[float]:
+    """For how many ms joint states had been silent, in each event that says so."""
+    told = [event.status[0].message for event in client.received[EVENTS]]
+    return [float(found[1]) for text in told if (found := re.search(r"joint_states: silent for (\d+) ms", text))]
+
+
+def test_a_stream_is_held_for_at_its_own_limit_of_silence(ros_domain: int, tmp_path: Path) -> None:
+    """Joints may be silent for 70 ms; cameras, by the robot's own limit, for as long as they like."""
+    with arm(tmp_path, ros_domain, replace(ARM, max_proprioception_silence_s=0.07)) as (client, robot):
+        client.listen(EVENTS, MESSAGE_TYPES[EVENTS])
+        client.until(lambda: client.node.count_publishers(EVENTS) == 1)
+        robot.enable()
+        robot.live(15)
+        client.received[EVENTS].clear()
+        robot.silent = True
+        robot.live(20)
+        assert is_at_rest(robot.positions())
+        assert silences(client)
+        assert silences(client)[0] >= 70
+        assert not any("image_raw: silent" in event.status[0].message for event in client.received[EVENTS])
+
+
+def test_a_node_that_was_held_up_hears_what_waits_before_it_says_silent(ros_domain: int, tmp_path: Path) -> None:
+    save_random_policy(tmp_path / "c", [INSTRUCTION_TEXT], spec=ARM)
+    spec = replace(ARM, max_proprioception_silence_s=0.25)
+    parameters = {"mode": "real_time", "checkpoint": str(tmp_path / "c")}
+    with policy(tmp_path, ros_domain, spec, **parameters) as graph, Client(ros_domain) as client:
+        robot = Arm(client)
+        client.listen(EVENTS, MESSAGE_TYPES[EVENTS])
+        client.until(lambda: client.node.count_publishers(EVENTS) == 1)
+        robot.enable()
+        robot.live(15)
+        client.received[EVENTS].clear()
+        os.kill(graph.pid("policy"), signal.SIGSTOP)
+        robot.live(12)
+        os.kill(graph.pid("policy"), signal.SIGCONT)
+        robot.live(12)
+        assert not silences(client)
 
 
 def test_a_camera_that_shows_the_same_picture_for_ever_stops_the_arm(ros_domain: int, tmp_path: Path) -> None:

@@ -167,6 +167,14 @@ def test_aborted_tries_are_counted_apart() -> None:
     assert "–" in page(Report("Title", "Summary", (only_aborted,)))
 
 
+def test_successes_with_a_humans_help_are_told() -> None:
+    made = rows("push-v3", "110")
+    arm = Arm("bc", "BC", (made[0], replace(made[1], human_steps=4), replace(made[2], human_steps=4)))
+    content = page(Report("Title", "Summary", (arm,)))
+    assert "1 with a human's help" in content
+    assert "help" not in page(Report("Title", "Summary", (Arm("bc", "BC", tuple(made)),)))
+
+
 def test_attempts_and_counts_by_hand() -> None:
     tries = [FAILED, ROW, replace(ROW, attempt=1, exploration=0.15), replace(FAILED, attempt=1, exploration=0.15), ROW]
     assert attempts_of(tries) == ((0.0, 2, 3), (0.15, 1, 2))

@@ -64,6 +64,45 @@ def test_round_trip(
     assert read_results(path) == [row, ROW]
 
 
+def older(path: Path) -> None:
+    """Take the column away that files lacked before: the last one."""
+    lines = path.read_text().splitlines()
+    assert lines[0].endswith(",human_steps")
+    path.write_text("".join(line.rpartition(",")[0] + "\n" for line in lines))
+
+
+def test_a_row_says_how_many_steps_a_human_drove(tmp_path: Path) -> None:
+    row = EpisodeResultRow.of(HEADER, Outcome("success", 42, 1.0, human_steps=5))
+    append_result(tmp_path / "results.csv", row)
+    assert [r.human_steps for r in read_results(tmp_path / "results.csv")] == [5]
+
+
+def test_a_file_from_before_a_column_was_there_is_read_and_renewed_by_the_next_writer(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    append_results(path, [ROW, replace(ROW, seed=8)])
+    older(path)
+    assert read_results(path) == [ROW, replace(ROW, seed=8)]
+    append_result(path, replace(ROW, seed=9, human_steps=3))
+    assert read_results(path) == [ROW, replace(ROW, seed=8), replace(ROW, seed=9, human_steps=3)]
+    assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
+    assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]
+
+
+def test_processes_that_renew_one_older_file_lose_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    append_result(path, ROW)
+    older(path)
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_write_many, args=(str(path), k)) for k in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    rows = read_results(path)
+    assert len(rows) == 61
+    assert {(row.seed, row.attempt) for row in rows[1:]} == {(k, worker) for k in range(20) for worker in range(3)}
+
+
 def test_a_torn_last_line_is_passed_over_and_then_cut(tmp_path: Path) -> None:
     path = tmp_path / "new" / "results.csv"
     append_results(path, [ROW, replace(ROW, seed=8)])
@@ -104,7 +143,7 @@ def test_foreign_or_damaged_files_are_refused(tmp_path: Path) -> None:
         read_results(path)
     assert path.read_text() == "a,b\n1,2\n"
     path.write_text(",".join(COLUMNS) + "\n1,2\n")
-    with pytest.raises(ResultsError, match=r":2: 2 values for 16 columns"):
+    with pytest.raises(ResultsError, match=r":2: 2 values for 17 columns"):
         read_results(path)
     path.unlink()
     append_result(path, ROW)

@@ -148,6 +148,19 @@ def test_streams_that_lie_apart_are_noticed() -> None:
     assert f"{FRONT} is 3" in said(with_stream(FRONT, late)(healthy()))["together"]
 
 
+def test_a_limit_of_silence_that_a_stream_does_not_keep_is_said() -> None:
+    found = {f.part: f for f in check_robot(PANDA, healthy())}
+    assert found[JOINT_STATES].text == "100.0 Hz, 20 ms old when it arrives; at most 10 ms apart, 30 ms may be"
+    assert found[FRONT].text.endswith("at most 33 ms apart, 55 ms may be")
+    hiccup = stream("sensor_msgs/msg/JointState", hz=100.0)
+    hiccup.arrivals_ns = [a + (a > 10**9) * 35 * MS for a in hiccup.arrivals_ns]
+    [note] = [f for f in check_robot(PANDA, with_stream(JOINT_STATES, hiccup)(healthy())) if f.part == JOINT_STATES]
+    assert note.state == "note"
+    assert "1 of 299 intervals are longer than its limit of silence, 30 ms (one 45 ms)" in note.text
+    slow = with_stream(JOINT_STATES, stream("sensor_msgs/msg/JointState", hz=30.0))(healthy())
+    assert said(slow)[JOINT_STATES] == ("a message every 33 ms, but its limit of silence is 30 ms: it would never move")
+
+
 @pytest.mark.ros
 @pytest.mark.slow
 def test_the_stand_in_arm_is_checked_and_an_unplugged_camera_found(ros_domain: int, tmp_path: Path) -> None:

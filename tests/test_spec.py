@@ -10,6 +10,7 @@ import yaml
 
 from vla_policy_node.exceptions import SpecError
 from vla_policy_node.spec import CameraSpec, RobotSpec, load_spec
+from vla_policy_node.topics import EE_POSE, JOINT_STATES
 
 
 def content() -> dict[str, Any]:
@@ -44,6 +45,18 @@ def test_digest_ignores_topics_and_transports_but_not_what_a_policy_sees() -> No
     assert larger.digest != spec.digest
 
 
+def test_a_streams_own_limit_of_silence_goes_before_the_robots() -> None:
+    given = content() | {"max_silence_s": 0.06}
+    camera = RobotSpec.from_dict(given).cameras[0]
+    assert {RobotSpec.from_dict(given).silence_limit_s(t) for t in (camera.topic, JOINT_STATES, EE_POSE)} == {0.06}
+    own = given | {"max_proprioception_silence_s": 0.03, "cameras": [given["cameras"][0] | {"max_silence_s": 0.04}]}
+    spec = RobotSpec.from_dict(own)
+    assert [spec.silence_limit_s(t) for t in (camera.topic, JOINT_STATES, EE_POSE)] == [0.04, 0.03, 0.03]
+    assert RobotSpec.from_dict(spec.to_dict()) == spec
+    assert spec.digest == RobotSpec.from_dict(content()).digest
+    assert RobotSpec.from_dict(content()).silence_limit_s(JOINT_STATES) == float("inf")
+
+
 def test_default_topic_follows_the_transport() -> None:
     assert CameraSpec("wrist", 8, 8).topic == "/camera/wrist/image_raw"
     assert CameraSpec("wrist", 8, 8, "compressed").topic == "/camera/wrist/compressed"
@@ -73,6 +86,10 @@ def broken(change: str) -> dict[str, Any]:
         spec["rate_hz"] = 0
     elif change == "list":
         spec["cameras"] = "front"
+    elif change == "silence":
+        spec["max_proprioception_silence_s"] = 0.0
+    elif change == "camera's silence":
+        spec["cameras"][0]["max_silence_s"] = -0.1
     elif change == "no action":
         spec["action"] = []
     return spec
@@ -90,6 +107,8 @@ def broken(change: str) -> dict[str, Any]:
         ("twice", "hand_dx"),
         ("rate", "rate_hz 0"),
         ("list", "'cameras' must be a list, not 'front'"),
+        ("silence", "max_proprioception_silence_s 0.0 is not positive"),
+        ("camera's silence", "camera 'front': max_silence_s -0.1 is not positive"),
         ("no action", "at least one dimension"),
     ],
 )

@@ -40,7 +40,7 @@ def test_a_try_from_home_to_success() -> None:
         station.count(human)
     station.say("success", 5 * S)
     assert station.take_effects() == ["disable", "outcome"], "the arm first"
-    assert station.outcome == Outcome("success", 2, 1.0, "a human drove 1 of 2 steps")
+    assert station.outcome == Outcome("success", 2, 1.0, "a human drove 1 of 2 steps", 1)
     # The operator is there: the arm is brought home by itself.
     assert station.ask(TRY, 6 * S) == "the arm is on its way home; stop: hold it"
     assert station.take_effects() == ["home"]

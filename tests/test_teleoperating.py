@@ -17,6 +17,7 @@ from training_run import NETWORK, small_training
 
 from rollout_manager.bag import EpisodeReader
 from rollout_manager.graph import ros_environment
+from rollout_manager.results import read_results
 from trainer.bc import BehaviourCloningConfig, run_behaviour_cloning
 from trainer.dataset import load_episode
 from trainer.episode_cache import EpisodeCache
@@ -71,7 +72,12 @@ def test_a_demonstration_is_driven_by_hand_and_can_be_learned_from(ros_domain: i
     assert FEW <= len(human) < len(stamps)
     speeds = np.abs(np.diff(sent[:, 0])) * PANDA.rate_hz
     assert speeds.max() < 0.75, "through the same limits: 0.7 rad/s"
-    assert "a human drove" in EpisodeReader(bag).outcome.reason
+    outcome = EpisodeReader(bag).outcome
+    assert "a human drove" in outcome.reason
+    assert FEW <= outcome.human_steps < outcome.steps
+    [row] = read_results(tmp_path / "bags" / "results.csv")
+    assert row.human_steps == outcome.human_steps
+    assert "1 of 1 initial states solved, 1 with a human's help" in graph.log("manager").read_text()
     episode = load_episode(bag, PANDA, (24, 32), EpisodeCache(tmp_path / "cache"))
     assert set(episode.stamps.tolist()) <= set(human)
     assert train(tmp_path, "all") == 2

@@ -8,12 +8,13 @@ import pytest
 from arm_robots import FINGER, HOME, PANDA, PANDA_EE, UR5E, Floats, boxed, model_of, seen
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from motion_checks import check_limits
+from motion_checks import MODES, SWITCHES, Switches, check_limits
 from small_robot import ROBOT
 
 from vla_policy_node.exceptions import SpecError
 from vla_policy_node.kinematics_spec import KinematicsSpec, WorkspaceSpec
-from vla_policy_node.safety import LimitMode, SafetyFilter
+from vla_policy_node.limit_switches import LimitMode
+from vla_policy_node.safety import SafetyFilter
 from vla_policy_node.spec import RobotSpec, load_spec
 
 LOW, HIGH = (0.33, -0.12, 0.33), (0.53, 0.12, 0.53)
@@ -71,15 +72,16 @@ def programs(joints: int) -> st.SearchStrategy[list[tuple[list[float] | None, in
 
 
 @settings(deadline=None, max_examples=25)
-@given(programs(7), st.sampled_from(["clamp", "reject"]), st.lists(st.floats(-0.4, 0.4), min_size=7, max_size=7))
+@given(programs(7), MODES, SWITCHES, st.lists(st.floats(-0.4, 0.4), min_size=7, max_size=7))
 def test_no_sequence_of_joint_targets_makes_a_pandas_hand_leave_the_box(
-    program: list[tuple[list[float] | None, int]], mode: LimitMode, off: list[float]
+    program: list[tuple[list[float] | None, int]], mode: LimitMode, switches: Switches, off: list[float]
 ) -> None:
-    check_stays(SMALL, drive(SMALL, mode, HOME + np.array(off), program)[0])
+    spec = replace(SMALL, limits=switches)
+    check_stays(spec, drive(spec, mode, HOME + np.array(off), program)[0])
 
 
 @settings(deadline=None, max_examples=20)
-@given(programs(6), st.sampled_from(["clamp", "reject"]))
+@given(programs(6), MODES)
 def test_nor_a_ur5es(program: list[tuple[list[float] | None, int]], mode: LimitMode) -> None:
     check_stays(UR_SMALL, drive(UR_SMALL, mode, UR_HOME, program)[0])
 
@@ -113,6 +115,15 @@ def test_with_limits_that_reject_it_holds_until_targets_are_inside_again() -> No
     assert why[19][0].startswith("workspace: the hand's x")
     assert why[49] == ()
     assert sent[-1][1] == pytest.approx(HOME[1] - 0.1, abs=1e-3)
+
+
+def test_a_wall_may_be_slid_along_where_every_other_limit_rejects() -> None:
+    spec = replace(boxed(PANDA, LOW, (0.5, 0.12, 0.53)), limits={"workspace": "clamp"})
+    sent, why = drive(spec, "reject", HOME, [([0, 0.29, 0, 0.29, 0, 0, 0], 40)])
+    assert 0.49 < ARM.positions(sent)[40][0] <= 0.5
+    assert why[39][0].startswith("workspace: the hand's x")
+    _, why = drive(spec, "reject", HOME, [([0, 0, 0, 0, 0, 0, 0.4], 1)])
+    assert why[0][0].startswith("action: joint_7 1.185 is more than 0.3 from panda_joint7")
 
 
 def test_from_outside_it_comes_back_and_goes_no_further_out() -> None:

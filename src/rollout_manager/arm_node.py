@@ -20,7 +20,7 @@ from rollout_manager.arms.controlled_arm import ControlledArm
 from rollout_manager.exceptions import CommandRefusedError, SimulatorError
 from rollout_manager.simulation import TRY_PARAMETERS
 from vla_policy_node.command_messages import COMMAND_TYPES
-from vla_policy_node.diagnostics import ERROR, OK, WARN, Status
+from vla_policy_node.diagnostics import ERROR, OK, WARN, Status, diagnostics_message
 from vla_policy_node.exceptions import PolicyNodeError
 from vla_policy_node.messages import camera_message, joints_to_message, pose_to_message
 from vla_policy_node.observation import ImageArray
@@ -29,7 +29,6 @@ from vla_policy_node.ros_node import (
     declare,
     exit_process,
     message_class,
-    publish_diagnostics,
     rclpy_maker,
     result,
     run_node,
@@ -166,7 +165,8 @@ class ArmNode:
         fault = self._arm.fault
         statuses.append(Status("hardware", ERROR if fault else OK, fault or "obeys"))
         statuses.append(Status("cameras", ERROR if self._cameras.failure else OK, self._cameras.failure or "publish"))
-        publish_diagnostics(self._publishers[DIAGNOSTICS], self._make, "arm_node", self._now(), statuses)
+        message = diagnostics_message(self._make, "arm_node", self._now(), statuses)
+        self._publishers[DIAGNOSTICS].publish(message)
 
     def _now(self) -> int:
         return int(self.node.get_clock().now().nanoseconds)

@@ -17,7 +17,7 @@ from rollout_manager.replay import check_robot, stamps_of
 from vla_policy_node.commands import action_from_message
 from vla_policy_node.messages import joints_from_message, stamp_of
 from vla_policy_node.observation import Float32Array, Float64Array, Joints
-from vla_policy_node.safety import SafeCommand, SafetyFilter
+from vla_policy_node.safety import SafeCommand, SafetyFilter, travelling
 from vla_policy_node.spec import NANOSECONDS, RobotSpec
 from vla_policy_node.topics import ACTION, JOINT_STATES
 
@@ -27,7 +27,7 @@ THERE = 0.02
 APPROACH_SLACK_S = 5.0
 """How much longer than at an even speed the approach may take before it is given up."""
 GONE_NS = NANOSECONDS // 2
-"""Age of the last joint states at which the replay ends; from `RobotSpec.max_silence_s` on it waits for them."""
+"""Age of the last joint states at which the replay ends; from `RobotSpec.silence_limit_s` on it waits for them."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,9 @@ class ArmReplay:
     def __init__(self, recording: ArmRecording, spec: RobotSpec, config: ArmReplayConfig) -> None:
         self._recording, self._spec, self._config = recording, spec, config
         slow = tuple(replace(d, velocity=d.velocity * config.approach) for d in spec.action)
-        self._slow = SafetyFilter(replace(spec, action=slow))
+        self._slow = SafetyFilter(travelling(replace(spec, action=slow)))
         self._safety = self._slow
-        self._silent_ns = min(GONE_NS, int(min(spec.max_silence_s, 1e3) * NANOSECONDS))
+        self._silent_ns = min(GONE_NS, int(min(spec.silence_limit_s(JOINT_STATES), 1e3) * NANOSECONDS))
         self._begun_ns = self._ticked_ns = 0
         self.report = ArmReplayReport(errors={d.joint: [] for d in spec.action})
         self.phase: Phase = "approach"

@@ -21,7 +21,7 @@ from rollout_manager.simulation import WHICH_TRY, Simulation, outcome_text, refu
 from vla_policy_node.messages import MessageMaker, observation_topics, text_to_message
 from vla_policy_node.ros_node import message_class, subscribers, topic_qos
 from vla_policy_node.spec import NANOSECONDS, RobotSpec
-from vla_policy_node.topics import ACTION, INSTRUCTION, MESSAGE_TYPES, OUTCOME
+from vla_policy_node.topics import ACTION, HUMAN_ACTION, INSTRUCTION, MESSAGE_TYPES, OUTCOME
 
 QUIET_S = 0.2
 """How long no command may have come before the arm is set up anew: what still came after that would throw it about."""
@@ -58,6 +58,9 @@ class ArmTries:
         self._outcome = node.create_publisher(message_class(MESSAGE_TYPES[OUTCOME]), OUTCOME, topic_qos(OUTCOME, True))
         node.create_subscription(
             message_class(MESSAGE_TYPES[ACTION]), ACTION, self._on_action, topic_qos(ACTION, lockstep=True)
+        )
+        node.create_subscription(
+            message_class(MESSAGE_TYPES[HUMAN_ACTION]), HUMAN_ACTION, self._on_human, topic_qos(HUMAN_ACTION, True)
         )
         # A group of its own: while it waits for quiet, the arm has to go on.
         node.create_service(Trigger, "~/reset", self._on_reset, callback_group=MutuallyExclusiveCallbackGroup())
@@ -133,6 +136,10 @@ class ArmTries:
 
     def _on_action(self, message: Any) -> None:
         self._actions += self._running
+
+    def _on_human(self, message: Any) -> None:
+        if self._running and self._simulation is not None:
+            self._simulation.human_asked()
 
     def _env(self) -> PandaEnv:
         """Made when it is first asked for: an arm without these tasks need not fit them. Raises: SimulatorError."""

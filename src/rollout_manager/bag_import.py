@@ -68,7 +68,7 @@ def import_bag(path: Path, mapping: ImportMapping, spec: RobotSpec, root: Path) 
 def _import_span(source: ImportSource, span: Span, number: int, root: Path) -> Imported:
     actions = actions_of(source, span)
     header = _header(source, span, number)
-    outcome = _outcome(span, len(actions))
+    outcome = _outcome(span, len(actions), header)
     writer = start_writer(root, header)
     try:
         with writer:
@@ -135,10 +135,11 @@ def _said(source: ImportSource, span: Span) -> str:
     return found
 
 
-def _outcome(span: Span, steps: int) -> Outcome:
+def _outcome(span: Span, steps: int, header: EpisodeHeader) -> Outcome:
+    human = steps if header.driver == "human" else 0
     if span.outcome == "success":
-        return Outcome("success", steps, 1.0)
-    return Outcome("failure" if span.outcome == "failure" else "truncated", steps)
+        return Outcome("success", steps, 1.0, human_steps=human)
+    return Outcome("failure" if span.outcome == "failure" else "truncated", steps, human_steps=human)
 
 
 def _copy(source: ImportSource, span: Span, actions: Mapping[int, Float32Array], writer: EpisodeWriter) -> int:

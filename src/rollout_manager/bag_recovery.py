@@ -15,11 +15,10 @@ from mcap.opcode import Opcode
 from rollout_manager.bag_format import PARTIAL, BagContent, lock_folder, mcap_name, publish, write_metadata
 from rollout_manager.bag_reader import Channels, RawMessage, chunk_messages, single_mcap, take_metadata
 from rollout_manager.bag_writer import McapStream
-from rollout_manager.episode import EpisodeHeader, Outcome
+from rollout_manager.episode import EpisodeHeader, Outcome, aborted
 from rollout_manager.exceptions import BagError
 from rollout_manager.labels import append_label, make_label
 from rollout_manager.mcap_records import MAGIC, DamageError, Record, records, unpack_chunk
-from vla_policy_node.topics import ACTION
 
 REBUILT = ".rebuilt"
 
@@ -134,9 +133,8 @@ def _rebuild(source: Path, header: EpisodeHeader) -> BagContent:
         for topic, type_name, log_time_ns, cdr in _salvage(source, salvage):
             mcap.write(topic, type_name, log_time_ns, cdr)
         reason = "; ".join(["recording interrupted", salvage.tear, *salvage.damaged])
-        aborted = Outcome("aborted", mcap.content.counts.get(ACTION, 0), reason=reason)
         dropped = salvage.content.dropped if salvage.content is not None else {}
-        mcap.finish(salvage.outcome or aborted, dropped)
+        mcap.finish(salvage.outcome or aborted(mcap.content.counts, reason), dropped)
         stream.flush()
         os.fsync(stream.fileno())
     target.replace(source)

@@ -24,10 +24,9 @@ from rollout_manager.bag_format import (
     publish,
     write_metadata,
 )
-from rollout_manager.episode import EpisodeHeader, Outcome
+from rollout_manager.episode import EpisodeHeader, Outcome, aborted
 from rollout_manager.exceptions import BagError
 from vla_policy_node.messages import typestore
-from vla_policy_node.topics import ACTION
 
 CHUNK_BYTES = 1 << 20
 FLUSH_EVERY_S = 0.4
@@ -158,8 +157,7 @@ class EpisodeWriter:
 
     def abort(self, reason: str) -> Path:
         """Finish the bag as aborted, for a reason in words; returns its path. Raises as `close`."""
-        steps = self._mcap.content.counts.get(ACTION, 0)
-        return self.close(Outcome("aborted", steps, reason=reason))
+        return self.close(aborted(self._mcap.content.counts, reason))
 
     def leave(self) -> None:
         """Let go of the recording without an outcome; it stays as an interrupted one that can be recovered."""

@@ -14,13 +14,13 @@ from rollout_manager.episode import EpisodeHeader, Outcome
 from rollout_manager.exceptions import BagError, LabelError
 from rollout_manager.labels import Label, LabelOutcome, current, effective_outcome, labels_path, read_labels
 
-CATALOG_VERSION = 1
+CATALOG_VERSION = 2
 
 SCHEMA = """
 CREATE TABLE episodes (
     path TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, problem TEXT NOT NULL,
     episode_id TEXT, environment TEXT, task TEXT, seed INTEGER, attempt INTEGER, driver TEXT, ending TEXT,
-    steps INTEGER, outcome TEXT, digest TEXT, size_bytes INTEGER NOT NULL,
+    steps INTEGER, human_steps INTEGER, outcome TEXT, digest TEXT, size_bytes INTEGER NOT NULL,
     header TEXT, ending_detail TEXT, label TEXT
 )
 """
@@ -183,13 +183,20 @@ def _values(path: str, print_: str) -> tuple[object, ...]:
         reader = EpisodeReader(path)
         labels = read_labels(reader.path)
     except (BagError, LabelError) as error:
-        nothing = (None,) * 10
+        nothing = (None,) * 11
         return (path, print_, str(error), *nothing, size, None, None, None)
     header, outcome, label = reader.header, reader.outcome, current(labels)
     return (
         *(path, print_, ""),
         *(header.episode_id, header.environment, header.task, header.seed, header.attempt, header.driver),
-        *(outcome.ending, outcome.steps, effective_outcome(outcome.ending, labels), reader.digest, size),
+        *(
+            outcome.ending,
+            outcome.steps,
+            outcome.human_steps,
+            effective_outcome(outcome.ending, labels),
+            reader.digest,
+            size,
+        ),
         json.dumps(header.to_dict()),
         json.dumps(outcome.to_dict()),
         json.dumps(label.to_dict()) if label is not None else None,

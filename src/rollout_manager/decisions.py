@@ -19,7 +19,7 @@ class DecisionLog:
         self.decisions: list[Decision] = []
 
     def step(self, record: StepRecord) -> None:
-        self.decisions.append(Decision(record.action, record.chunk))
+        self.decisions.append(Decision(record.action, record.chunk, event=record.event))
 
     def finish(self, outcome: Outcome, stamp_ns: int, readings: Readings | None) -> None:
         pass

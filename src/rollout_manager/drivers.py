@@ -1,11 +1,14 @@
 """What decides in an episode in process: a policy, a scripted expert, or nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from rollout_manager.episode import EpisodeHeader
 from rollout_manager.experts.demonstrator import Demonstrator
 from rollout_manager.rollout import Decision, Tick, driver_seed
 from vla_policy_node.chunking import ChunkExecutor
+from vla_policy_node.events import SafetyEvents
 from vla_policy_node.policy import ActionChunk, Policy
 from vla_policy_node.safety import SafetyFilter
 
@@ -17,8 +20,10 @@ class PolicyDriver:
         self._policy = policy
         self._executor = executor
         self._safety = safety
+        self._events = SafetyEvents()
 
     def reset(self, header: EpisodeHeader) -> None:
+        self._events.restart()
         self._policy.reset(driver_seed(header.seed, header.attempt))
         self._executor.reset()
         self._safety.reset()
@@ -29,7 +34,8 @@ class PolicyDriver:
             chunk = self._policy.act(tick.observation(), self._executor.committed(tick.stamp_ns))
             self._executor.offer(chunk)
         seen = tick.proprioception() if self._safety.watches_joints else None
-        return Decision(self._safety.check(self._executor.next(tick.stamp_ns), (), seen).action, chunk)
+        command = self._safety.check(self._executor.next(tick.stamp_ns), (), seen)
+        return Decision(command.action, chunk, event=self._events.see(tick.stamp_ns, command))
 
 
 class ExpertDriver:
@@ -72,7 +78,7 @@ class TakeoverDriver:
         if self._left == 0:
             return self._expert.step(tick)
         self._left -= 1
-        return Decision(self._policy.step(tick).action)
+        return replace(self._policy.step(tick), chunk=None)
 
 
 class NoDriver:

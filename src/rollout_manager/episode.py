@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args
 
 from rollout_manager.exceptions import RolloutError
+from vla_policy_node.topics import ACTION, HUMAN_ACTION
 
 SCHEMA_VERSION = 1
 
@@ -75,12 +76,16 @@ class Outcome:
     """Best partial credit reached, in [0, 1]; 1 on success."""
     reason: str = ""
     """In words, where the ending alone does not say it (always for `aborted`)."""
+    human_steps: int = 0
+    """How many of the steps a human drove."""
 
     def __post_init__(self) -> None:
         if self.ending not in get_args(Ending):
             raise RolloutError(f"ending '{self.ending}' is not one of {', '.join(get_args(Ending))}")
         if self.steps < 0 or not 0.0 <= self.progress <= 1.0:
             raise RolloutError(f"outcome with {self.steps} steps and progress {self.progress} is out of range")
+        if not 0 <= self.human_steps <= self.steps:
+            raise RolloutError(f"outcome with {self.human_steps} human steps of {self.steps} is out of range")
 
     @property
     def success(self) -> bool:
@@ -97,6 +102,12 @@ class Outcome:
     def from_dict(content: Mapping[str, Any]) -> "Outcome":
         """Raises: RolloutError: a key is unknown or missing."""
         return _from_dict(Outcome, content)
+
+
+def aborted(counts: Mapping[str, int], reason: str) -> Outcome:
+    """The outcome of a recording that was cut short, for a reason in words. Args: counts: messages by topic."""
+    steps = counts.get(ACTION, 0)
+    return Outcome("aborted", steps, reason=reason, human_steps=min(steps, counts.get(HUMAN_ACTION, 0)))
 
 
 def episode_id(environment: str, task: str, seed: int, attempt: int = 0) -> str:

@@ -237,7 +237,7 @@ class Link:
             return  # Latched: the outcome of an earlier try.
         if "author" in content:
             self._recording.judged_by(content["author"])
-        self._outcome = Outcome.from_dict({f.name: content[f.name] for f in fields(Outcome)})
+        self._outcome = Outcome.from_dict({f.name: content[f.name] for f in fields(Outcome) if f.name in content})
         self._recording.record_now(OUTCOME, MESSAGE_TYPES[OUTCOME], serialize_message(message))
 
     def _on_diagnostics(self, message: Any) -> None:

@@ -10,14 +10,15 @@ from typing import NamedTuple
 from rollout_manager.bag_format import PARTIAL
 from rollout_manager.bag_recovery import is_interrupted, recover
 from rollout_manager.bag_writer import EpisodeWriter
-from rollout_manager.episode import EpisodeHeader, Outcome
+from rollout_manager.episode import EpisodeHeader, Outcome, aborted
 from rollout_manager.exceptions import BagError
 from rollout_manager.rollout import StepRecord
 from vla_policy_node.commands import action_to_message, chunk_to_message
+from vla_policy_node.events import event_message
 from vla_policy_node.messages import readings_to_messages, rosbags_maker, text_to_message, typestore
 from vla_policy_node.observation import Readings
 from vla_policy_node.spec import RobotSpec
-from vla_policy_node.topics import ACTION, ACTION_CHUNK, INSTRUCTION, MESSAGE_TYPES, OUTCOME
+from vla_policy_node.topics import ACTION, ACTION_CHUNK, EVENTS, INSTRUCTION, MESSAGE_TYPES, OUTCOME
 
 MAX_QUEUED_BYTES = 256 << 20
 """Two seconds of four raw 640x480 cameras at 30 Hz: a disk that stalls for longer than that loses messages."""
@@ -114,7 +115,7 @@ class EpisodeRecorder:
     def abort(self, reason: str) -> Path:
         """Close the bag as aborted, for a reason in words; returns its path. Raises as `finish`."""
         self._stop()
-        return self.finish(Outcome("aborted", self.counts.get(ACTION, 0), reason=reason))
+        return self.finish(aborted(self.counts, reason))
 
     def _stop(self) -> None:
         with self._changed:
@@ -179,6 +180,8 @@ class BagObserver:
             self._write(ACTION_CHUNK, record.stamp_ns, chunk_to_message(self._make, self._spec, record.chunk))
         command = action_to_message(self._make, self._spec, record.stamp_ns, record.action)
         self._write(ACTION, record.stamp_ns, command)
+        if record.event is not None:
+            self._write(EVENTS, record.stamp_ns, event_message(self._make, record.event))
 
     def finish(self, outcome: Outcome, stamp_ns: int, readings: Readings | None) -> None:
         """Write the last readings and the outcome, and close the bag. Raises: BagError: the disk refuses."""

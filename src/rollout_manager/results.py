@@ -44,6 +44,8 @@ class EpisodeResultRow:
     episode_id: str = ""
     progress: float = 0.0
     """Best partial credit reached, in [0, 1]."""
+    human_steps: int = 0
+    """How many of the steps a human drove."""
 
     def __post_init__(self) -> None:
         if self.ending not in get_args(Ending):
@@ -71,10 +73,13 @@ class EpisodeResultRow:
             versions=dict(header.versions),
             episode_id=header.episode_id,
             progress=outcome.progress,
+            human_steps=outcome.human_steps,
         )
 
 
 COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(EpisodeResultRow))
+LATER: Mapping[str, str] = {"human_steps": "0"}
+"""Columns that older files lack, and what counts for each of their rows."""
 
 
 def append_result(path: Path, row: EpisodeResultRow) -> None:
@@ -90,15 +95,15 @@ def append_results(path: Path, rows: Iterable[EpisodeResultRow]) -> None:
     """Add rows as `append_result` does, with one write for all of them."""
     text = "".join(_line(_cells(row)) for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with _open_locked(path) as file:
         _cut_torn_line(file)
         file.seek(0)
         first = file.readline()
-        if first:
-            _check_columns(path, first.decode())
-        else:
+        if not first:
             text = _line(COLUMNS) + text
+        elif _columns(path, first.decode()) != COLUMNS:
+            _renew(path, "".join(_line(_cells(row)) for row in read_results(path)) + text)
+            return
         file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())
@@ -116,8 +121,8 @@ def read_results(path: Path) -> list[EpisodeResultRow]:
     lines = content[: content.rfind(b"\n") + 1].decode().splitlines()
     if not lines:
         return []
-    _check_columns(path, lines[0])
-    return [_row(path, number, cells) for number, cells in enumerate(csv.reader(lines[1:]), start=2)]
+    columns = _columns(path, lines[0])
+    return [_row(path, number, columns, cells) for number, cells in enumerate(csv.reader(lines[1:]), start=2)]
 
 
 def latest_by_episode(rows: Iterable[EpisodeResultRow]) -> dict[str, EpisodeResultRow]:
@@ -142,12 +147,12 @@ def _line(cells: Iterable[str]) -> str:
     return line
 
 
-def _row(path: Path, number: int, cells: list[str]) -> EpisodeResultRow:
-    if len(cells) != len(COLUMNS):
-        raise ResultsError(f"{path}:{number}: {len(cells)} values for {len(COLUMNS)} columns")
-    values: dict[str, Any] = dict(zip(COLUMNS, cells, strict=True))
+def _row(path: Path, number: int, columns: tuple[str, ...], cells: list[str]) -> EpisodeResultRow:
+    if len(cells) != len(columns):
+        raise ResultsError(f"{path}:{number}: {len(cells)} values for {len(columns)} columns")
+    values: dict[str, Any] = {**LATER, **dict(zip(columns, cells, strict=True))}
     try:
-        values.update({name: int(values[name]) for name in ("seed", "attempt", "steps")})
+        values.update({name: int(values[name]) for name in ("seed", "attempt", "steps", "human_steps")})
         values.update({name: float(values[name]) for name in ("exploration", "progress")})
         values["success"] = {"0": False, "1": True}[values["success"]]
         values["versions"] = json.loads(values["versions"])
@@ -156,10 +161,31 @@ def _row(path: Path, number: int, cells: list[str]) -> EpisodeResultRow:
     return EpisodeResultRow(**values)
 
 
-def _check_columns(path: Path, line: str) -> None:
+def _columns(path: Path, line: str) -> tuple[str, ...]:
     found = tuple(next(csv.reader([line])))
-    if found != COLUMNS:
+    if found not in (COLUMNS, tuple(name for name in COLUMNS if name not in LATER)):
         raise ResultsError(f"{path}: columns {', '.join(found)}; a results file has {', '.join(COLUMNS)}")
+    return found
+
+
+def _open_locked(path: Path) -> io.BufferedRandom:
+    """The file, for nobody else to write; not the one that was there before another process renewed it."""
+    while True:
+        file = path.open("a+b")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+            return file
+        file.close()
+
+
+def _renew(path: Path, rows: str) -> None:
+    """Put a file with today's columns in the place of one that lacks some; its lock is held."""
+    new = path.with_name(path.name + ".new")
+    with new.open("wb") as file:
+        file.write((_line(COLUMNS) + rows).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
 
 
 def _cut_torn_line(file: io.BufferedRandom) -> None:

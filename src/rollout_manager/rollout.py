@@ -13,6 +13,7 @@ from rollout_manager.env import Env, StepResult
 from rollout_manager.episode import ControlMode, EpisodeHeader, LabelSource, Outcome, episode_id
 from rollout_manager.episode import Driver as DriverName
 from rollout_manager.exceptions import RolloutError
+from vla_policy_node.events import SafetyEvent
 from vla_policy_node.exceptions import PolicyNodeError
 from vla_policy_node.observation import (
     Float32Array,
@@ -39,6 +40,8 @@ class Decision:
     """What was proposed at this tick, if anything was."""
     trouble: str = ""
     """What the driver says went wrong so far; the reason of a try that runs out of time."""
+    event: SafetyEvent | None = None
+    """What has changed with this command in how what is asked for is held or limited, if anything has."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class StepRecord:
     """What was proposed at this tick, if anything was."""
     action: Float32Array
     """The command that was sent, shape (A,)."""
+    event: SafetyEvent | None = None
+    """As of `Decision`."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +251,8 @@ def _run(
     while so_far.steps < time_limit:
         tick = Tick(env, buffer, so_far.stamp_ns)
         decision = driver.step(tick)
-        record = StepRecord(tick.stamp_ns, tick.readings() if images else None, decision.chunk, decision.action)
+        readings = tick.readings() if images else None
+        record = StepRecord(tick.stamp_ns, readings, decision.chunk, decision.action, decision.event)
         for observer in observers:
             observer.step(record)
         result = env.step(decision.action)

@@ -20,7 +20,7 @@ from rollout_manager.labels import append_label, read_labels
 from rollout_manager.link_node import Link
 from rollout_manager.live_recording import LiveRecording
 from rollout_manager.patience import Patience
-from rollout_manager.results import EpisodeResultRow, append_result, read_results
+from rollout_manager.results import EpisodeResultRow, append_result, latest_by_episode, read_results
 from rollout_manager.schedule import ROBOT, Schedule, ScheduleEntry, Try, load_schedule, next_try, remaining
 from rollout_manager.simulation import TaskInfo
 from rollout_manager.station import by_operator
@@ -114,15 +114,17 @@ class RolloutManager:
                 done = run_try(self._link, self._recording, self._schedule, attempt, self._mode, self._unknown(entry))
                 self._note(done, attempt, f"{number}/{total}", time.monotonic() - started, succeeded)
         wins = sum(any(succeeded.get(t.episode_id, False) for t in tries) for _, tries in self._schedule.tries())
-        _tell(f"done: {wins} of {total} initial states solved, results in {self._results}")
+        helped = f", {count} with a human's help" if (count := self._helped()) else ""
+        _tell(f"done: {wins} of {total} initial states solved{helped}, results in {self._results}")
 
     def _note(self, done: TryResult, attempt: Try, where: str, seconds: float, succeeded: dict[str, bool]) -> None:
         outcome = done.episode.outcome
         append_result(self._results, EpisodeResultRow.of(done.episode.header, outcome))
         rate = f", {outcome.steps / seconds:.0f} steps/s" if outcome.steps else ""
         why = f": {outcome.reason}" if outcome.reason else ""
+        human = f", {outcome.human_steps} by a human" if outcome.human_steps else ""
         _tell(f"[{where}] {attempt.task} seed {attempt.seed} try {attempt.attempt}: {outcome.ending}{why} "
-              f"({outcome.steps} steps, {seconds:.1f} s{rate})")  # fmt: skip
+              f"({outcome.steps} steps{human}, {seconds:.1f} s{rate})")  # fmt: skip
         if outcome.ending != "aborted":
             self._aborted_in_a_row = 0
             succeeded[attempt.episode_id] = outcome.success
@@ -167,6 +169,12 @@ class RolloutManager:
                 if attempt.episode_id not in made and bag.is_dir():
                     made[attempt.episode_id] = self._adopt(bag)
         return made
+
+    def _helped(self) -> int:
+        """How many tries of the schedule succeeded of which a human drove at least a step."""
+        rows = latest_by_episode(read_results(self._results) if self._results.is_file() else ())
+        own = [rows.get(attempt.episode_id) for _, tries in self._schedule.tries() for attempt in tries]
+        return sum(row is not None and row.success and row.human_steps > 0 for row in own)
 
     def _adopt(self, bag: Path) -> bool:
         reader = EpisodeReader(bag)

@@ -37,6 +37,7 @@ from vla_policy_node.topics import (
     ACTION,
     CAMERA_TYPES,
     EE_POSE,
+    HUMAN_ACTION,
     JOINT_STATES,
     MESSAGE_TYPES,
     OUTCOME,
@@ -73,6 +74,9 @@ class SimNode:
         self._make = rclpy_maker()
         self._publishers = {topic: self._publisher(topic, kind) for topic, kind in self._topics().items()}
         qos = topic_qos(ACTION, self._lockstep)
+        if not self._lockstep:  # Where it waits for each command, no human drives.
+            kind = message_class(MESSAGE_TYPES[HUMAN_ACTION])
+            self.node.create_subscription(kind, HUMAN_ACTION, self._on_human, qos)
         self._subscription = self.node.create_subscription(
             message_class(MESSAGE_TYPES[ACTION]), ACTION, self._on_action, qos, qos_overriding_options=settable()
         )
@@ -173,6 +177,10 @@ class SimNode:
             self._command = (self._now(), action)
         elif stamp_ns == self._simulation.stamp_ns:
             self._step(action)
+
+    def _on_human(self, message: Any) -> None:
+        if self._running:
+            self._simulation.human_asked()
 
     def _on_period(self) -> None:
         if not self._running or not self._simulation.running:

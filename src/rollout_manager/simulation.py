@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rollout_manager.env import Env, StepResult
-from rollout_manager.episode import Outcome
+from rollout_manager.episode import Ending, Outcome
 from rollout_manager.exceptions import RolloutError, SimulatorError
 from vla_policy_node.messages import MessageMaker
 from vla_policy_node.observation import Float32Array, Float64Array, Readings
@@ -57,7 +57,7 @@ class Simulation:
         self.info: TaskInfo | None = None
         self.outcome: Outcome | None = None
         self.stamp_ns = 0
-        self._steps = 0
+        self._steps = self._human_steps = self._asked = 0
         self._best = 0.0
 
     def reset(self, task: str, seed: int, time_limit_steps: int, now_ns: int) -> TaskInfo:
@@ -74,7 +74,8 @@ class Simulation:
             raise SimulatorError(f"time_limit_steps {time_limit_steps} is negative; 0 means the task's own limit")
         self.info = None
         self.env.reset(task, seed)
-        self.outcome, self._steps, self._best = None, 0, 0.0
+        self.outcome, self._best = None, 0.0
+        self._steps = self._human_steps = self._asked = 0
         self.stamp_ns = max(now_ns, self.stamp_ns + self._apart_ns) if self._apart_ns else now_ns
         self.info = TaskInfo(
             environment=self.env.name,
@@ -108,6 +109,10 @@ class Simulation:
             raise SimulatorError("no try is running; reset first")
         return self.judge(self.env.step(action))
 
+    def human_asked(self) -> None:
+        """A human asked for the action of a step, which comes next or has just come."""
+        self._asked += self.running
+
     def judge(self, result: StepResult) -> Outcome | None:
         """Count one more period and what it led to; the outcome where that ended the try.
 
@@ -117,20 +122,25 @@ class Simulation:
         if self.info is None or self.outcome is not None:
             raise SimulatorError("no try is running; reset first")
         self._steps += 1
+        if self._asked:
+            self._asked, self._human_steps = self._asked - 1, self._human_steps + 1
         self.stamp_ns += self.env.spec.period_ns
         self._best = max(self._best, result.progress)
         if result.success:
-            self.outcome = Outcome("success", self._steps, 1.0)
+            self.outcome = self._ended("success", 1.0)
         elif result.failure:
-            self.outcome = Outcome("failure", self._steps, self._best)
+            self.outcome = self._ended("failure", self._best)
         elif self._steps >= self.info.time_limit_steps:
-            self.outcome = Outcome("truncated", self._steps, self._best)
+            self.outcome = self._ended("truncated", self._best)
         return self.outcome
 
     def abort(self, reason: str) -> Outcome:
         """End the try for a reason that says nothing about the task."""
-        self.outcome = Outcome("aborted", self._steps, self._best, reason)
+        self.outcome = self._ended("aborted", self._best, reason)
         return self.outcome
+
+    def _ended(self, ending: Ending, progress: float, reason: str = "") -> Outcome:
+        return Outcome(ending, self._steps, progress, reason, self._human_steps)
 
 
 def refusal(env: Env, name: str, value: Any) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from rollout_manager.episode import Outcome
+from rollout_manager.episode import Ending, Outcome
 from rollout_manager.exceptions import RolloutError
 from vla_policy_node.spec import NANOSECONDS
 
@@ -190,13 +190,11 @@ class Station:
         if self.human_steps:
             note = f"{note}; " * bool(note) + f"a human drove {self.human_steps} of {self.steps} steps"
         more = f": {note}" if note else ""
-        if verdict == "success":
-            self._end(Outcome("success", self.steps, 1.0, note), now_ns)
-        elif verdict == "failure":
-            self._end(Outcome("failure", self.steps, 0.0, note), now_ns)
+        if verdict in ("success", "failure"):
+            self._end(self._ended(verdict, note), now_ns)
         else:
             why = STOPPED if verdict == "stop" else DISCARDED
-            self._end(Outcome("aborted", self.steps, reason=why + more), now_ns)
+            self._end(self._ended("aborted", why + more), now_ns)
 
     # The clock's side
 
@@ -207,7 +205,7 @@ class Station:
                 self._effects.append("disable")
                 self._away("the rollout manager is gone; start it again, it makes this try again", now_ns, "idle")
             elif now_ns - self._since_ns >= self.request.limit_ns:
-                self._end(Outcome("truncated", self.steps, 0.0, "time was up"), now_ns)
+                self._end(self._ended("truncated", "time was up"), now_ns)
         elif self.phase == "ready" and now_ns - self._since_ns > READY_NS:
             self._away("the try did not begin within a minute", now_ns)
         elif self.phase in ("away", "homing", "scene") and now_ns - self._asked_ns > LOST_NS:
@@ -275,6 +273,11 @@ class Station:
     def _away(self, problem: str, now_ns: int, phase: Phase = "away") -> None:
         self.problem, self._revoked = problem, problem
         self._enter(phase, now_ns)
+
+    def _ended(self, ending: Ending, reason: str) -> Outcome:
+        # What a human asks for is told before the command that is made of it.
+        human = min(self.human_steps, self.steps)
+        return Outcome(ending, self.steps, float(ending == "success"), reason, human)
 
     def _end(self, outcome: Outcome, now_ns: int) -> None:
         """The arm is held at once; the manager, told of the outcome, does so too."""

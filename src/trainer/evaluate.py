@@ -151,5 +151,5 @@ def table(rows: Sequence[EpisodeResultRow]) -> str:
         summary = Summary.of(group)
         steps = f"{summary.steps.mean:.1f}" if summary.steps.successes else "-"
         aborted = f"  ({summary.aborted} aborted)" if summary.aborted else ""
-        lines.append(f"{name:<{width}}  {summary.rate!s:<38}  {steps}{aborted}")
+        lines.append(f"{name:<{width}}  {summary!s:<38}  {steps}{aborted}")
     return "\n".join(lines)

@@ -4,7 +4,7 @@ Pure; `robot_check_node.py` listens.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from statistics import median
 
@@ -100,7 +100,26 @@ def _stream(spec: RobotSpec, topic: str, kind: str, heard: Heard) -> Finding:
             topic, "missing", f"stamped {late:.0f} ms before it arrives, more than max_skew_s allows; {clock}"
         )
     several = f", from {len(stream.types)} publishers at once" if len(stream.types) > 1 else ""
-    return Finding(topic, "note" if several else "ok", f"{rate:.1f} Hz, {late:.0f} ms old when it arrives{several}")
+    text = f"{rate:.1f} Hz, {late:.0f} ms old when it arrives{several}"
+    return _silence(topic, spec.silence_limit_s(topic), stream, Finding(topic, "note" if several else "ok", text))
+
+
+def _silence(topic: str, limit_s: float, stream: Stream, otherwise: Finding) -> Finding:
+    """Whether a stream comes often enough for its limit of silence, which a policy node counts between arrivals too."""
+    gaps, limit = np.diff(stream.arrivals_ns) / 1e6, 1e3 * limit_s
+    if not len(gaps) or not np.isfinite(limit):
+        return otherwise
+    longest, beyond = float(gaps.max()), int((gaps > limit).sum())
+    if median(gaps) >= limit:
+        text = f"a message every {median(gaps):.0f} ms, but its limit of silence is {limit:.0f} ms: it would never move"
+        return Finding(topic, "missing", text)
+    if beyond:
+        text = (
+            f"{otherwise.text}; {beyond} of {len(gaps)} intervals are longer than its limit of silence, {limit:.0f} ms "
+            f"(one {longest:.0f} ms): the robot would hold each time"
+        )
+        return Finding(topic, "note", text)
+    return replace(otherwise, text=f"{otherwise.text}; at most {longest:.0f} ms apart, {limit:.0f} ms may be")
 
 
 def _joints(spec: RobotSpec, joints: Joints) -> Finding:

@@ -129,12 +129,18 @@ class Summary:
     rate: Rate
     steps: StepsToSuccess
     aborted: int
+    helped: int = 0
+    """Of the successes, those of which a human drove at least a step."""
+
+    def __str__(self) -> str:
+        return f"{self.rate}" + (f", {self.helped} with a human's help" if self.helped else "")
 
     @staticmethod
     def of(rows: Sequence[EpisodeResultRow], confidence: float = 0.95) -> "Summary":
         counted = [row for row in rows if row.ending != "aborted"]
         rate = wilson(sum(row.success for row in counted), len(counted), confidence)
-        return Summary(rate, StepsToSuccess.of(counted), len(rows) - len(counted))
+        helped = sum(row.success and row.human_steps > 0 for row in counted)
+        return Summary(rate, StepsToSuccess.of(counted), len(rows) - len(counted), helped)
 
 
 def by_task(rows: Sequence[EpisodeResultRow]) -> dict[str, list[EpisodeResultRow]]:

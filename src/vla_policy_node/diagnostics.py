@@ -4,7 +4,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
+import numpy as np
+
+from vla_policy_node.messages import MessageMaker, make_header
 from vla_policy_node.spec import NANOSECONDS
 
 OK, WARN, ERROR, STALE = 0, 1, 2, 3
@@ -117,6 +121,22 @@ class StreamMonitor:
             usual = median(self._intervals)
             self._dropped += max(0, round(interval_ns / usual) - 1) if interval_ns > 1.5 * usual else 0
         self._intervals.append(interval_ns)
+
+
+def diagnostics_message(make: MessageMaker, node: str, stamp_ns: int, statuses: Sequence[Status]) -> Any:
+    """Statuses of a node as one diagnostic_msgs/DiagnosticArray."""
+    array_of = [
+        make(
+            "diagnostic_msgs/msg/DiagnosticStatus",
+            level=np.uint8(status.level),
+            name=f"{node}: {status.name}",
+            message=status.message,
+            hardware_id=node,
+            values=[make("diagnostic_msgs/msg/KeyValue", key=k, value=v) for k, v in status.values.items()],
+        )
+        for status in statuses
+    ]
+    return make("diagnostic_msgs/msg/DiagnosticArray", header=make_header(make, stamp_ns, ""), status=array_of)
 
 
 class DurationMonitor:

@@ -25,11 +25,14 @@ from vla_policy_node.policy_loading import PolicySlot
 from vla_policy_node.policy_output import PolicyOutput
 from vla_policy_node.policy_topics_node import PolicyTopics
 from vla_policy_node.ros_node import rclpy_maker
-from vla_policy_node.safety import SafetyFilter
+from vla_policy_node.safety import SafetyFilter, travelling
 from vla_policy_node.spec import NANOSECONDS, RobotSpec
 from vla_policy_node.stop_inputs_node import StopInputs
 from vla_policy_node.takeover import HumanControl, Takeover
 from vla_policy_node.topics import INSTRUCTION, JOINT_STATES
+
+AFTER_NS = 100_000
+"""How long after a stream's silence gets too long it is looked at: timers run by another clock than stamps."""
 
 
 class Driving:
@@ -50,6 +53,7 @@ class Driving:
         self._braking = self._silent = False
         self._episode = self._start_ns = 0
         self._clock: Any = None
+        self._deadline: Any = None
         self._active = False
         self._build_control()
         self._inputs = ObservationInputs(node, spec, self._lockstep, self._receive)
@@ -84,7 +88,10 @@ class Driving:
             # Not by the clock that stamps are compared with: set back, it would let nothing tick until it catches up.
             steady = Clock(clock_type=ClockType.STEADY_TIME)
             # Four looks a period, so that a tick that waited for a late observation is late by a quarter at most.
-            self._clock = self._node.create_timer(self._spec.period_ns / NANOSECONDS / 4, self._on_clock, clock=steady)
+            look_s = self._spec.period_ns / NANOSECONDS / 4
+            self._clock = self._node.create_timer(look_s, self._on_clock, clock=steady)
+            # Set by a look where a stream's silence gets too long before the next one.
+            self._deadline = self._node.create_timer(look_s, self._on_deadline, clock=steady, autostart=False)
 
     def deactivate(self) -> None:
         """Let go of the robot."""
@@ -92,7 +99,8 @@ class Driving:
         self._active = False
         if self._clock is not None:
             self._node.destroy_timer(self._clock)
-            self._clock = None
+            self._node.destroy_timer(self._deadline)
+            self._clock = self._deadline = None
 
     # Taking hold, and letting go
 
@@ -127,13 +135,13 @@ class Driving:
             self._hold("disabled")
             self._braking = not self._safety.at_rest
 
-    def _build_control(self) -> None:
-        """What an episode starts with: nothing seen, no chunk, nothing sent."""
+    def _build_control(self, spec: RobotSpec | None = None) -> None:
+        """What an episode starts with: nothing seen, no chunk, nothing sent. Args: spec: whose limits are kept."""
         period_ns = self._spec.period_ns
         every, decay = self._get("execute_every"), self._get("ensemble_decay")
         executor = make_executor(self._get("execute"), period_ns, every, decay)
         self._buffer.clear()
-        self._safety = make_safety_filter(self._spec, self._get("limits"))
+        self._safety = make_safety_filter(spec or self._spec, self._get("limits"))
         self._lockstep_control = LockstepControl(self._buffer, executor, self._safety)
         self._real_time_control = RealTimeControl(self._buffer, executor, self._safety, self._ask)
         self._human_control = HumanControl(self._buffer, self._safety, self._takeover)
@@ -156,7 +164,7 @@ class Driving:
         if self._lockstep:
             raise PolicyNodeError("the way home needs mode 'real_time'; in lockstep the simulator resets the robot")
         self._take_hold()
-        self._build_control()
+        self._build_control(travelling(self._spec))
         return self._safety
 
     def _on_stop_heard(self) -> None:
@@ -204,11 +212,9 @@ class Driving:
             self._ticker.reset()
             self._inputs.clock_set()
             self._stops.clock_set(why)
-        silent = bool(self.enabled and self._inputs.silent(self._now()))
-        newly, self._silent = silent and not self._silent, silent
-        # A stream that has just fallen silent does not wait for the next tick.
+        self._set_deadline()
         driven = self.enabled or self._home.active or self._braking
-        if not newly and not (driven and self._ticker.on_clock(self._now())):
+        if not self._fell_silent() and not (driven and self._ticker.on_clock(self._now())):
             return
         if self.enabled:
             self._tick()
@@ -221,8 +227,25 @@ class Driving:
             self._braking = not self._safety.at_rest
             self._hold("disabled")
 
+    def _fell_silent(self) -> bool:
+        """Whether a stream is newly silent while the robot is driven: that does not wait for the next tick."""
+        was, self._silent = self._silent, bool(self.enabled and self._inputs.silent())
+        return self._silent and not was
+
+    def _set_deadline(self) -> None:
+        left_ns = self._inputs.silent_in_ns()
+        if self.enabled and left_ns < self._spec.period_ns / 4:
+            self._deadline.timer_period_ns = left_ns + AFTER_NS
+            self._deadline.reset()
+
+    def _on_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._fell_silent():
+            self._tick()
+
     def _tick(self) -> None:
-        stopped = (*self._stops.reasons(), *self._inputs.silent(self._now()))
+        stopped = (*self._stops.reasons(), *self._inputs.silent())
         if self._takeover.turn(self._now()) == "policy":
             self._real_time_control.tick(self._now(), self._output.send, stopped)
             return

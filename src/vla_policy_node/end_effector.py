@@ -16,8 +16,9 @@ from scipy.spatial.transform import Rotation
 from vla_policy_node.inverse_kinematics import InverseKinematics
 from vla_policy_node.kinematics import ArmModel
 from vla_policy_node.kinematics_spec import AIM_MARGIN, KinematicsSpec
+from vla_policy_node.limit_switches import Breach, LimitMode
 from vla_policy_node.observation import Float32Array, Float64Array
-from vla_policy_node.safety import LimitMode, SafeCommand, SafetyFilter
+from vla_policy_node.safety import SafeCommand, SafetyFilter
 from vla_policy_node.spec import RobotSpec
 from vla_policy_node.workspace import Box
 
@@ -56,9 +57,9 @@ class _Way:
     """What a displacement comes to: why it ended at a wall, too far from where joints are measured, or short of it."""
 
     target: HandTarget
-    walls: tuple[str, ...]
-    far: tuple[str, ...]
-    short: tuple[str, ...]
+    walls: tuple[Breach, ...]
+    far: tuple[Breach, ...]
+    short: tuple[Breach, ...]
 
 
 class EndEffectorFilter(SafetyFilter):
@@ -77,9 +78,10 @@ class EndEffectorFilter(SafetyFilter):
         self._turn = np.array([d.velocity for d in kinematics.joints]) / spec.rate_hz
         self._places = [spec.action_names.index(name) for name in kinematics.displacement]
         jointwise = replace(kinematics, displacement=(), joints=())
-        self._driven = SafetyFilter(replace(spec, action=kinematics.joints, commands=(), kinematics=jointwise), mode)
+        # Whether a displacement is rejected is said before joints are asked for it: what is left of it they follow.
+        driven = replace(spec, action=kinematics.joints, commands=(), kinematics=jointwise, limits={})
+        self._driven = SafetyFilter(driven)
         self._target = self._next = self._here()
-        self._slowed_down = False
 
     @property
     def located(self) -> bool:
@@ -115,8 +117,7 @@ class EndEffectorFilter(SafetyFilter):
             return asked
         self._target = self._next
         sent = self._driven.check(self._target.joints, (), proprioception, now_ns)
-        slowed = ("motion: the hand goes as fast as it may",) if self._slowed_down else ()
-        return replace(asked, reasons=asked.reasons + slowed + sent.reasons, joints=sent.action)
+        return replace(asked, reasons=asked.reasons + sent.reasons, joints=sent.action)
 
     def hold(self, reasons: Sequence[str], now_ns: int | None = None) -> SafeCommand:
         """As `SafetyFilter.hold`: the joints brake, and the hand is to stay where they come to."""
@@ -125,18 +126,20 @@ class EndEffectorFilter(SafetyFilter):
         self._stay()
         return replace(held, joints=joints)
 
-    def within(self, wanted: Float64Array, proprioception: Float32Array | None) -> tuple[Float64Array, tuple[str, ...]]:
+    def within(
+        self, wanted: Float64Array, proprioception: Float32Array | None
+    ) -> tuple[Float64Array, tuple[Breach, ...]]:
         """As `SafetyFilter.within`, of a displacement that the hand can make."""
         inside, why = super().within(wanted, proprioception)
         asked = inside[self._places]
         full = self._way(asked, proprioception)
         slower = self._slower(asked, proprioception) if full.short else None
-        self._slowed_down = slower is not None
         way = slower or self._what_is_left(full, asked, proprioception)
         self._next = way.target
         if way is not full or full.walls:
             inside[self._places] = self._target.displacement_to(way.target)
-        return inside, why + way.walls + (way.far or way.short)
+        slowed = (Breach("velocity", "motion: the hand goes as fast as it may"),) if slower else ()
+        return inside, why + way.walls + (way.far or way.short) + slowed
 
     def _slower(self, asked: Float64Array, proprioception: Float32Array | None) -> "_Way | None":
         """The part of a displacement that the joints are fast enough for; None where speed is not what hinders them."""
@@ -159,10 +162,11 @@ class EndEffectorFilter(SafetyFilter):
 
     def _way(self, asked: Float64Array, proprioception: Float32Array | None, hurried: bool = True) -> "_Way":
         position, rotation = self._target.displaced(asked)
-        walls: tuple[str, ...] = ()
+        walls: tuple[Breach, ...] = ()
         if self._aim is not None:
             box = self._aim.including(self._target.position)
-            position, walls = box.clip(position), box.beyond(position)
+            walls = tuple(Breach("workspace", wall) for wall in box.beyond(position))
+            position = box.clip(position)
         solved = self._inverse.solve(self._target.joints, position, rotation, hurried)
         joints, far = self._driven.within(solved, proprioception)
         reached = HandTarget(*self._arm.hand(joints), joints)
@@ -179,12 +183,13 @@ class EndEffectorFilter(SafetyFilter):
         return HandTarget(*self._arm.hand(joints), joints)
 
 
-def _short(reached: HandTarget, position: Float64Array, rotation: Float64Array) -> tuple[str, ...]:
+def _short(reached: HandTarget, position: Float64Array, rotation: Float64Array) -> tuple[Breach, ...]:
     away = float(np.linalg.norm(reached.position - position))
     angle = float(np.linalg.norm(Rotation.from_matrix(reached.rotation @ rotation.T).as_rotvec()))
     if away <= SHORT_M and angle <= SHORT_RAD:
         return ()
-    return (f"kinematics: the hand stays {1e3 * away:.1f} mm and {angle:.2f} rad short of where it was to go",)
+    text = f"kinematics: the hand stays {1e3 * away:.1f} mm and {angle:.2f} rad short of where it was to go"
+    return (Breach("reach", text),)
 
 
 def make_safety_filter(spec: RobotSpec, mode: LimitMode = "clamp") -> SafetyFilter:

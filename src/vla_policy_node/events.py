@@ -3,8 +3,10 @@
 import re
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
-from vla_policy_node.diagnostics import ERROR, OK, WARN, Status
+from vla_policy_node.diagnostics import ERROR, OK, WARN, Status, diagnostics_message
+from vla_policy_node.messages import MessageMaker
 from vla_policy_node.safety import SafeCommand
 
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d.]*(e[-+]?\d+)?(?!\w)")
@@ -29,6 +31,11 @@ class SafetyEvent:
         return Status("safety", level, "; ".join(self.reasons) or "free", {"held": str(self.held).lower()})
 
 
+def event_message(make: MessageMaker, event: SafetyEvent, node: str = "policy_node") -> Any:
+    """What is told on /policy/events: a diagnostic_msgs/DiagnosticArray of one line, with the command's stamp."""
+    return diagnostics_message(make, node, event.stamp_ns, [event.status()])
+
+
 def kind_of(reason: str) -> str:
     """A reason without its numbers, which change from tick to tick: `front: last sample # ms old`."""
     return NUMBER.sub("#", reason)
@@ -39,15 +46,18 @@ class SafetyEvents:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._now: frozenset[str] = frozenset()
-        self._held = False
+        self.restart()
+
+    def restart(self) -> None:
+        """An episode begins: however its first command is treated is told, so that its recording says it."""
+        self._now: tuple[frozenset[str], bool] | None = None
 
     def see(self, stamp_ns: int, command: SafeCommand) -> SafetyEvent | None:
         """What has changed with a command that is sent; None where nothing has."""
         kinds = frozenset(map(kind_of, command.reasons))
-        if kinds == self._now and command.held == self._held:
+        before, self._now = self._now, (kinds, command.held)
+        if before == self._now:
             return None
-        for kind in sorted(kinds - self._now):
+        for kind in sorted(kinds - (before[0] if before else frozenset())):
             self.counts[kind if kind in self.counts or len(self.counts) < MOST_KINDS else OTHERS] += 1
-        self._now, self._held = kinds, command.held
         return SafetyEvent(stamp_ns, command.held, command.reasons)

@@ -1,5 +1,6 @@
 """A robot's streams as a node hears them: one subscription a topic, and how each is doing."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,12 +20,15 @@ class ObservationInputs:
         self, node: Node, spec: RobotSpec, lockstep: bool, receive: Callable[[str, Any, StreamMonitor], None]
     ) -> None:
         """Args: receive: is given each message with its topic and that stream's monitor."""
-        self._node, self._receive, self._max_silence_s = node, receive, spec.max_silence_s
+        self._node, self._receive = node, receive
         stale_ns = max(spec.max_skew_ns, NANOSECONDS)
         self._monitors: dict[str, StreamMonitor] = {}
         self._subscriptions: dict[str, Any] = {}
+        self._limits_ns: dict[str, float] = {}
         for topic, kind in observation_topics(spec).items():
             self._monitors[topic] = StreamMonitor(topic, None if topic in LATCHED else stale_ns)
+            if topic not in LATCHED:
+                self._limits_ns[topic] = spec.silence_limit_s(topic) * NANOSECONDS
             self._subscriptions[topic] = node.create_subscription(
                 message_class(kind),
                 topic,
@@ -48,13 +52,26 @@ class ObservationInputs:
         for monitor in self._monitors.values():
             monitor.clock_set()
 
-    def silent(self, now_ns: int) -> tuple[str, ...]:
-        """Which streams have been silent for longer than the robot's file allows, as reasons to hold."""
-        silent = {
-            topic: m.silent_ns(now_ns) / NANOSECONDS for topic, m in self._monitors.items() if topic not in LATCHED
-        }
-        limit = self._max_silence_s
-        return tuple(f"{topic}: silent for {1e3 * s:.0f} ms" for topic, s in silent.items() if s > limit)
+    def silent(self) -> tuple[str, ...]:
+        """Which streams have been silent for longer than the robot's file allows, as reasons to hold.
+
+        What waits to be heard is heard first: a node that was busy for a moment has no silent robot.
+        """
+        if self._silent():
+            self._hear_waiting()
+        return self._silent()
+
+    def silent_in_ns(self) -> float:
+        """How long from now until the next stream has been silent for too long, if nothing more comes of it."""
+        return min((limit - ns for _, ns, limit in self._silences() if ns <= limit), default=math.inf)
+
+    def _silent(self) -> tuple[str, ...]:
+        return tuple(f"{t}: silent for {ns / 1e6:.0f} ms" for t, ns, limit in self._silences() if ns > limit)
+
+    def _silences(self) -> list[tuple[str, int, float]]:
+        """Of each stream that may fall silent: its topic, for how long it has been, and may be, in ns."""
+        now_ns = int(self._node.get_clock().now().nanoseconds)
+        return [(topic, self._monitors[topic].silent_ns(now_ns), limit) for topic, limit in self._limits_ns.items()]
 
     def statuses(self, now_ns: int) -> list[Status]:
         """How each stream is doing."""
@@ -62,6 +79,9 @@ class ObservationInputs:
 
     def _on_message(self, topic: str, message: Any) -> None:
         self._receive(topic, message, self._monitors[topic])
-        for other, subscription in self._subscriptions.items():
+        self._hear_waiting()
+
+    def _hear_waiting(self) -> None:
+        for topic, subscription in self._subscriptions.items():
             for waiting in take_waiting(subscription):
-                self._receive(other, waiting, self._monitors[other])
+                self._receive(topic, waiting, self._monitors[topic])

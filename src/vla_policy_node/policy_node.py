@@ -10,6 +10,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
+from vla_policy_node.diagnostics import diagnostics_message
 from vla_policy_node.driving_node import Driving
 from vla_policy_node.exceptions import CheckpointError, PolicyNodeError
 from vla_policy_node.inference import InferenceThread
@@ -20,7 +21,6 @@ from vla_policy_node.ros_node import (
     check_choices,
     declare,
     exit_process,
-    publish_diagnostics,
     rclpy_maker,
     result,
     run_node,
@@ -146,7 +146,8 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
 
     def _publish_diagnostics(self, driving: Driving) -> None:
         now_ns = int(self.get_clock().now().nanoseconds)
-        publish_diagnostics(driving.topics.diagnostics, rclpy_maker(), self.get_name(), now_ns, driving.statuses())
+        message = diagnostics_message(rclpy_maker(), self.get_name(), now_ns, driving.statuses())
+        driving.topics.diagnostics.publish(message)
 
 
 def build() -> PolicyNode:

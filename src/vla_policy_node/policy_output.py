@@ -57,6 +57,7 @@ class PolicyOutput:
     def restart(self) -> None:
         """A new episode begins."""
         self._unfamiliar = None
+        self._events.restart()
 
     def send(self, step: Step) -> None:
         """Publish the command of one tick, after what it comes from: a chunk, or what a human asked for."""

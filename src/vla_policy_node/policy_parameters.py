@@ -1,8 +1,9 @@
 """The policy node's parameters: defaults, meanings, and which values and changes are refused."""
 
-from typing import Any
+from typing import Any, get_args
 
 from vla_policy_node.chunking import EXECUTORS
+from vla_policy_node.limit_switches import LimitMode
 
 PARAMETERS: dict[str, tuple[Any, str]] = {
     "robot": ("metaworld", "name in config/robots/, or the path of a robot's YAML file"),
@@ -15,7 +16,11 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
         "actions executed of a chunk before the next one is asked for; 0: all of them, real_time_chunking: half",
     ),
     "ensemble_decay": (0.01, "ensemble: weight decay a step of age"),
-    "limits": ("clamp", "clamp: an action beyond its limits is moved to them; reject: the robot holds"),
+    "limits": (
+        "clamp",
+        "where the robot's file does not say it by limit: clamp: an action beyond its limits is moved to them; "
+        "reject: the robot holds",
+    ),
     "device": ("cpu", "where the network runs: cpu, cuda, ..."),
     "episode_seed": (0, "fixes all that is random in the next episode; taken up by ~/enable"),
     "exploration": (
@@ -38,7 +43,7 @@ FIXED = ("robot", "mode", "limits", "device", "autostart", "human_within_s", *ST
 CHOICES = {
     "mode": ("lockstep", "real_time"),
     "execute": tuple(EXECUTORS),
-    "limits": ("clamp", "reject"),
+    "limits": get_args(LimitMode),
     "driver": ("policy", "human"),
 }
 

@@ -7,9 +7,9 @@ from rclpy.lifecycle import LifecycleNode
 
 from vla_policy_node.command_messages import COMMAND_TYPES
 from vla_policy_node.command_spec import CommandSpec
-from vla_policy_node.events import SafetyEvent
+from vla_policy_node.events import SafetyEvent, event_message
 from vla_policy_node.exceptions import PolicyNodeError
-from vla_policy_node.ros_node import message_class, publish_diagnostics, publishers, rclpy_maker, settable, topic_qos
+from vla_policy_node.ros_node import message_class, publishers, rclpy_maker, settable, topic_qos
 from vla_policy_node.spec import RobotSpec
 from vla_policy_node.topics import ACTION, ACTION_CHUNK, DIAGNOSTICS, EVENTS, HUMAN_ACTION, MESSAGE_TYPES
 
@@ -34,8 +34,8 @@ class PolicyTopics:
 
     def tell(self, event: SafetyEvent) -> None:
         """Publish and log that commands begin to be held or limited, or are free again."""
-        status, name = event.status(), self._node.get_name()
-        publish_diagnostics(self._events, rclpy_maker(), name, event.stamp_ns, [status])
+        status = event.status()
+        self._events.publish(event_message(rclpy_maker(), event, self._node.get_name()))
         log = self._node.get_logger()
         if event.reasons:
             # A command that is limited in every other tick would fill the log.

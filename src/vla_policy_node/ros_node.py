@@ -19,9 +19,8 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from vla_policy_node.dds_ports import PortWatch
-from vla_policy_node.diagnostics import Status
 from vla_policy_node.exceptions import MessageError, PolicyNodeError
-from vla_policy_node.messages import MessageMaker, make_header
+from vla_policy_node.messages import MessageMaker
 from vla_policy_node.topics import EE_POSE, INSTRUCTION, JOINT_STATES, MESSAGE_TYPES, OUTCOME
 
 LATCHED = (INSTRUCTION, OUTCOME)
@@ -50,7 +49,9 @@ def message_class(type_name: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays in the one form that rclpy takes over without looking at each element."""
+    """Arrays in the one form that rclpy takes over without looking at each element; a byte as rclpy has it."""
+    if isinstance(value, np.uint8):
+        return bytes([value])
     if not isinstance(value, np.ndarray):
         return value
     if value.dtype == np.float64:
@@ -116,23 +117,6 @@ def check_choices(node: Node, choices: Mapping[str, Sequence[str]]) -> None:
 def result(reason: str) -> Any:
     """What a parameter callback answers: accepted where there is no reason against it."""
     return SetParametersResult(successful=not reason, reason=reason)
-
-
-def publish_diagnostics(publisher: Any, make: MessageMaker, node: str, now_ns: int, statuses: Sequence[Status]) -> None:
-    """Publish statuses of a node as one diagnostic_msgs/DiagnosticArray."""
-    array_of = [
-        make(
-            "diagnostic_msgs/msg/DiagnosticStatus",
-            level=bytes([status.level]),
-            name=f"{node}: {status.name}",
-            message=status.message,
-            hardware_id=node,
-            values=[make("diagnostic_msgs/msg/KeyValue", key=k, value=v) for k, v in status.values.items()],
-        )
-        for status in statuses
-    ]
-    header = make_header(make, now_ns, "")
-    publisher.publish(make("diagnostic_msgs/msg/DiagnosticArray", header=header, status=array_of))
 
 
 def subscribers(node: Node, topic: str) -> list[str]:

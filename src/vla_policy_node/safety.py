@@ -1,21 +1,16 @@
 """The last gate before the robot: whatever comes in, what goes out is finite, within limits, and can be followed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from vla_policy_node.exceptions import SpecError
+from vla_policy_node.limit_switches import Breach, LimitMode, rejecting
 from vla_policy_node.motion import ActionMotion
 from vla_policy_node.observation import Float32Array, Float64Array
 from vla_policy_node.spec import NANOSECONDS, RobotSpec
 from vla_policy_node.workspace import Workspace, make_workspace
-
-LimitMode = Literal["clamp", "reject"]
-"""`clamp`: a value beyond a limit is moved to the limit. `reject`: the robot holds instead."""
-
 
 SHORTEST_NS = 1_000_000
 """What counts as having passed where a clock stood still or went back."""
@@ -27,6 +22,8 @@ NEARBY = 0.05
 """rad or m that joints go at most towards a goal along a wall before they look anew."""
 LEAST_SHARE = 0.05
 """Of a joint's limits, where all go together: what it needs to stop."""
+ROUNDED = 1e-4
+"""Share of a velocity that an action may be faster before it is rejected: what was sent last is float32."""
 ALONG, BRAKES = "workspace: the hand goes slowly along a wall", "workspace: the hand brakes before a wall"
 
 
@@ -53,16 +50,18 @@ class SafetyFilter:
     """Checks each action against the spec and holds where it cannot be sent. Remembers what was sent last.
 
     Limits of position come first, then how far what is sent may be from where a joint is measured, then the workspace,
-    then how fast it may change. The first three are clamped or rejected, as the mode says; the last is always kept by
-    going more slowly.
+    then how fast it may change. Each clamps or rejects as the spec's `limits` or the mode says; what changes too fast
+    is clamped by going more slowly.
     """
 
     def __init__(self, spec: RobotSpec, mode: LimitMode = "clamp") -> None:
-        """Raises: SpecError: unknown mode, or the arm's model that its workspace needs does not fit the robot."""
-        if mode not in get_args(LimitMode):
-            raise SpecError(f"limit mode '{mode}' is not one of {', '.join(get_args(LimitMode))}")
+        """Args: mode: of limits of place that the spec's `limits` does not name.
+
+        Raises:
+            SpecError: unknown mode, or the arm's model that its workspace needs does not fit the robot.
+        """
         self._spec = spec
-        self._mode = mode
+        self._rejecting = rejecting(spec.limits, mode)
         # A spec may leave a dimension unlimited; what is sent stays finite all the same.
         largest = np.finfo(np.float32).max
         self._low = np.maximum(spec.action_low, -largest)
@@ -129,8 +128,10 @@ class SafetyFilter:
         wanted, why = self._wanted(action, tuple(reasons))
         if wanted is None:
             return self.hold(why, now_ns)
-        inside, why = self.within(wanted, proprioception)
-        if why and self._mode == "reject":
+        inside, breaches = self.within(wanted, proprioception)
+        breaches += self._too_fast(inside, now_ns)
+        why = tuple(breach.text for breach in breaches)
+        if any(breach.limit in self._rejecting for breach in breaches):
             return self.hold(why, now_ns)
         sent, braked = self._go(inside, self._since_last(now_ns))
         slowed = self._slowed(inside, sent)
@@ -138,13 +139,15 @@ class SafetyFilter:
         self.sent = sent.astype(np.float64)
         return SafeCommand(sent.copy(), False, why + (braked or slowed))
 
-    def within(self, wanted: Float64Array, proprioception: Float32Array | None) -> tuple[Float64Array, tuple[str, ...]]:
+    def within(
+        self, wanted: Float64Array, proprioception: Float32Array | None
+    ) -> tuple[Float64Array, tuple[Breach, ...]]:
         """An action (A,) moved to where limits of position, lead and workspace let it, and why; nothing is sent."""
         limited = self._limited(wanted)
         beyond = self._beyond(wanted, limited)
         near, far = self._near(limited, None if proprioception is None else self._spec.measured(proprioception))
         inside, walls = (near, ()) if self._workspace is None else self._workspace.near(near, self.sent)
-        return inside, beyond + far + walls
+        return inside, beyond + far + tuple(Breach("workspace", wall) for wall in walls)
 
     def locate(self, proprioception: Float32Array | None) -> None:
         """Begin where the joints are measured, (P,), if that was not known yet."""
@@ -223,17 +226,18 @@ class SafetyFilter:
         # Limits are float32, and rounding is monotone: what is clipped as float64 stays within as float32.
         return np.clip(values, self._low, self._high).astype(np.float32)
 
-    def _beyond(self, wanted: Float64Array, limited: Float32Array) -> tuple[str, ...]:
+    def _beyond(self, wanted: Float64Array, limited: Float32Array) -> tuple[Breach, ...]:
         # What rounds to a limit is at it: 0.01 is a little more than its float32.
         with np.errstate(over="ignore"):
             rounded = wanted.astype(np.float32)
         outside = (rounded < self._low) | (rounded > self._high)
+        names = self._spec.action_names
         return tuple(
-            f"action: {self._spec.action_names[i]} {wanted[i]:.4g} is beyond its limit {limited[i]:.4g}"
+            Breach("position", f"action: {names[i]} {wanted[i]:.4g} is beyond its limit {limited[i]:.4g}")
             for i in np.flatnonzero(outside)
         )
 
-    def _near(self, limited: Float32Array, measured: Float32Array | None) -> tuple[Float64Array, tuple[str, ...]]:
+    def _near(self, limited: Float32Array, measured: Float32Array | None) -> tuple[Float64Array, tuple[Breach, ...]]:
         """The action no further from where joints are measured than their lead, and what was too far."""
         wanted = limited.astype(np.float64)
         if measured is None:
@@ -241,9 +245,30 @@ class SafetyFilter:
         at = np.where(np.isfinite(measured), measured, wanted)
         near = np.clip(wanted, at - self._lead, at + self._lead)
         return near, tuple(
-            f"action: {self._spec.action_names[i]} {wanted[i]:.4g} is more than {self._lead[i]:.4g} from "
-            f"{self._spec.action[i].joint} at {at[i]:.4g}"
+            Breach(
+                "lead",
+                f"action: {self._spec.action_names[i]} {wanted[i]:.4g} is more than {self._lead[i]:.4g} from "
+                f"{self._spec.action[i].joint} at {at[i]:.4g}",
+            )
             for i in np.flatnonzero(near != wanted)
+        )
+
+    def _too_fast(self, inside: Float64Array, now_ns: int | None) -> tuple[Breach, ...]:
+        """What of an action (A,) asks for a faster change than its velocity, where that is rejected.
+
+        Since the last command, but for a period at least: actions are so far apart, even where ticks are not.
+        """
+        if "velocity" not in self._rejecting:
+            return ()
+        since_ns = 0 if now_ns is None or self._sent_ns is None else now_ns - self._sent_ns
+        asked = np.abs(inside - self.sent) * NANOSECONDS / max(self._spec.period_ns, since_ns)
+        return tuple(
+            Breach(
+                "velocity",
+                f"motion: {d.name} asks for {speed:.4g} {d.unit} a second, more than {d.velocity:.4g}",
+            )
+            for d, speed in zip(self._spec.action, asked, strict=True)
+            if speed > d.velocity * (1 + ROUNDED)
         )
 
     def _sent(self, values: Float64Array) -> Float32Array:
@@ -255,3 +280,9 @@ class SafetyFilter:
             return ()
         behind = np.abs(wanted - sent) > SLOWED * (self._high.astype(np.float64) - self._low)
         return tuple(f"motion: {self._spec.action_names[i]} goes as fast as it may" for i in np.flatnonzero(behind))
+
+
+def travelling(spec: RobotSpec) -> RobotSpec:
+    """A robot that is sent far at once by somebody who leaves the way there to the filter: home, or to where a
+    recording began. What is too far for a period is no mistake then, so velocity clamps."""
+    return replace(spec, limits={**spec.limits, "velocity": "clamp"})

@@ -16,6 +16,7 @@ from vla_policy_node.action_spec import NO_PART_OF_THE_DIGEST, ActionDimension, 
 from vla_policy_node.command_spec import CommandSpec
 from vla_policy_node.exceptions import SpecError
 from vla_policy_node.kinematics_spec import KinematicsSpec, WorkspaceSpec
+from vla_policy_node.limit_switches import LimitMode, check_switches
 from vla_policy_node.locations import find_preset, read_yaml
 from vla_policy_node.spec_reading import build, mapping, plain
 from vla_policy_node.topics import camera_topic
@@ -33,7 +34,17 @@ POSE_KEYS = ("x", "y", "z", "qx", "qy", "qz", "qw", *ROTATION_KEYS)
 NANOSECONDS = 1_000_000_000
 
 
-NO_PART = ("explore", "commands", "max_silence_s", "max_frozen_s", "kinematics", "workspace", "home")
+NO_PART = (
+    "explore",
+    "commands",
+    "max_silence_s",
+    "max_proprioception_silence_s",
+    "max_frozen_s",
+    "limits",
+    "kinematics",
+    "workspace",
+    "home",
+)
 """Of a robot: what is no part of the digest, as `NO_PART_OF_THE_DIGEST` of its action's dimensions."""
 
 
@@ -47,9 +58,13 @@ class CameraSpec:
     transport: Transport = "raw"
     topic: str = ""
     """Empty: `/camera/<name>/image_raw` or `/camera/<name>/compressed`."""
+    max_silence_s: float | None = None
+    """As `RobotSpec.max_silence_s`, of this camera; None: the robot's."""
 
     def __post_init__(self) -> None:
         one_of(f"camera '{self.name}': transport", self.transport, get_args(Transport))
+        if self.max_silence_s is not None and not self.max_silence_s > 0:
+            raise SpecError(f"camera '{self.name}': max_silence_s {self.max_silence_s} is not positive")
         if self.height < 1 or self.width < 1:
             raise SpecError(f"camera '{self.name}': size {self.height}x{self.width} is not positive")
         if not self.topic:
@@ -87,10 +102,14 @@ class RobotSpec:
     """How far the streams of one observation may lie apart, and how old it may be, in seconds."""
     max_silence_s: float = math.inf
     """In real time, how long nothing may arrive of a camera, the joints or the pose before the robot holds, in seconds:
-    sooner than its last sample is too old. No part of the digest."""
+    sooner than its last sample is too old. A stream's own limit goes before it. No part of the digest."""
+    max_proprioception_silence_s: float | None = None
+    """As `max_silence_s`, of the joints and the pose, which mostly come faster than pictures; None: as that."""
     max_frozen_s: float = math.inf
     """In real time, how long a camera may show the very same picture while the robot moves before it holds, in seconds.
     No part of the digest."""
+    limits: Mapping[str, LimitMode] = field(default_factory=dict, hash=False)
+    """By limit, whether what is beyond it is clamped or rejected (`limit_switches.py`). No part of the digest."""
     explore: Exploration = "action"
     """What a policy varies when it tries anew: its actions, or where it aims. No part of the digest."""
     commands: tuple[CommandSpec, ...] = ()
@@ -105,8 +124,9 @@ class RobotSpec:
 
     def __post_init__(self) -> None:
         one_of(f"robot '{self.name}': explore", self.explore, get_args(Exploration))
-        for what in ("rate_hz", "max_silence_s", "max_frozen_s"):
-            if not getattr(self, what) > 0:
+        check_switches(f"robot '{self.name}'", self.limits)
+        for what in ("rate_hz", "max_silence_s", "max_proprioception_silence_s", "max_frozen_s"):
+            if getattr(self, what) is not None and not getattr(self, what) > 0:
                 raise SpecError(f"robot '{self.name}': {what} {getattr(self, what)} is not positive")
         if not self.action:
             raise SpecError(f"robot '{self.name}': an action needs at least one dimension")
@@ -200,6 +220,12 @@ class RobotSpec:
     def max_skew_ns(self) -> int:
         return round(self.max_skew_s * NANOSECONDS)
 
+    def silence_limit_s(self, topic: str) -> float:
+        """How long nothing may come on a topic of its observation before it holds, in seconds; infinite: for ever."""
+        cameras = {camera.topic: camera.max_silence_s for camera in self.cameras}
+        own = cameras.get(topic, self.max_proprioception_silence_s)
+        return self.max_silence_s if own is None else own
+
     @cached_property
     def action_low(self) -> npt.NDArray[np.float32]:
         """Lower limits, shape (A,), in the action's units."""
@@ -239,7 +265,7 @@ class RobotSpec:
         for what in NO_PART:
             del content[what]
         for camera in content["cameras"]:
-            del camera["topic"], camera["transport"]
+            del camera["topic"], camera["transport"], camera["max_silence_s"]
         for dimension in content["action"]:
             for what in NO_PART_OF_THE_DIGEST:
                 del dimension[what]

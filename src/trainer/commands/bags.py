@@ -92,11 +92,15 @@ def list_bags(options: ListBags) -> int:
     for row in rows:
         by = f"label by {row.label.author}" if row.label else "no label"
         attempt = f"try {row.header.attempt + 1}"
-        print(f"{row.effective:<8} {row.outcome.steps:>4} steps  {attempt}  {row.header.driver:<7} {by:<20} {row.path}")
+        human = f", {row.outcome.human_steps} by a human" if row.outcome.human_steps else ""
+        what = f"{row.effective:<8} {row.outcome.steps:>4} steps{human}  {attempt}  {row.header.driver:<7}"
+        print(f"{what} {by:<20} {row.path}")
     for bag in damaged:
         print(f"damaged  {bag.problem}")
     size = sum(row.size_bytes for row in rows) / 1e6
-    print(f"{len(rows)} episodes, {sum(r.success for r in rows)} successes, {size:.1f} MB, {len(damaged)} damaged")
+    helped = sum(row.success and row.outcome.human_steps > 0 for row in rows)
+    successes = f"{sum(r.success for r in rows)} successes" + (f" ({helped} with a human's help)" if helped else "")
+    print(f"{len(rows)} episodes, {successes}, {size:.1f} MB, {len(damaged)} damaged")
     return 0
 
 

@@ -37,6 +37,6 @@ def run_plan(plan: CollectionPlan, place: Place, via: Via, workers: int) -> int:
         collector.collect(plan)
     rows = done_tries(plan)
     for task, of_task in by_task(rows).items():
-        print(f"{task:<28} {Summary.of(of_task).rate}")
-    print(f"{'all':<28} {Summary.of(rows).rate}\nbags in {plan.bags}, one row a try in {plan.results}")
+        print(f"{task:<28} {Summary.of(of_task)}")
+    print(f"{'all':<28} {Summary.of(rows)}\nbags in {plan.bags}, one row a try in {plan.results}")
     return 0 if any(row.success for row in rows) else 1
