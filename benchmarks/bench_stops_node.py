@@ -30,6 +30,8 @@ import rclpy
 import yaml
 from _operator_node import Operator
 from _random_policy import save_policy
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
 
 from rollout_manager.graph import Graph, GraphConfig, NodeConfig, ros_environment
 from vla_policy_node.diagnostics import ERROR
@@ -71,6 +73,9 @@ class Timer(Operator):
         self.quiet: dict[str, list[float]] = {fault: [] for fault in STREAMS}
         """Seconds from a stream's last message to the first holding command."""
         self._last = dict.fromkeys(STREAMS.values(), 0.0)
+        # Found before it is needed: to find a service takes longer than what is measured.
+        self._faults = self.node.create_client(SetParameters, "arm_node/set_parameters")
+        self.until(self._faults.service_is_ready)
         self._listen(ACTION, MESSAGE_TYPES[ACTION], self._on_action, True)
         self._listen(EVENTS, MESSAGE_TYPES[EVENTS], self._on_event, True)
         self._listen(STREAMS["joints silent"], MESSAGE_TYPES[JOINT_STATES], partial(self._on_sample, JOINT_STATES))
@@ -101,10 +106,14 @@ class Timer(Operator):
 
     def silence(self, fault: str) -> float:
         """As `held_after`, of a stream that falls silent; what of it lies behind its last message is kept."""
-        after = self.held_after(fault, partial(self.set, **{FAULTS[fault]: True}))
+        after = self.held_after(fault, partial(self._break, FAULTS[fault]))
         self.quiet[fault].append(self._held_at() - self._last[STREAMS[fault]] if after == after else after)
         self.set(**{FAULTS[fault]: False})
         return after
+
+    def _break(self, parameter: str) -> None:
+        broken = Parameter(parameter, value=True).to_parameter_msg()
+        self._faults.call_async(SetParameters.Request(parameters=[broken]))
 
     def held_after_nan(self) -> float:
         """Seconds from the first chunk of NaN to the first holding command, both in the policy's process."""
