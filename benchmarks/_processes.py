@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout_manager.shared_memory import LOCK_SUFFIX, SHARED_MEMORY
+from vla_policy_node.dds_ports import LOCK_SUFFIX, SHARED_MEMORY
 
 MIB = 2**20
 

@@ -28,7 +28,7 @@ from _soak_report import Finding, Window, as_json, judge, lost, picture, table
 
 from rollout_manager.bag import verify
 from rollout_manager.graph import Graph, GraphConfig, NodeConfig, is_quiet, ros_environment
-from rollout_manager.shared_memory import SHARED_MEMORY
+from vla_policy_node.dds_ports import SHARED_MEMORY
 from vla_policy_node.ros_node import message_class, topic_qos
 from vla_policy_node.spec import load_spec
 from vla_policy_node.topics import ACTION, DIAGNOSTICS, MESSAGE_TYPES

@@ -9,7 +9,8 @@ import pytest
 from graph_helpers import make_graph
 
 from rollout_manager.graph import Graph
-from rollout_manager.shared_memory import SHARED_MEMORY, Stale, stale, sweep
+from rollout_manager.shared_memory import Stale, stale, sweep
+from vla_policy_node.dds_ports import SHARED_MEMORY
 
 
 def segment(folder: Path, name: str, size: int = 4096) -> Path:

@@ -16,7 +16,7 @@ from _soak_report import Finding, Trend, Window, judge, picture, trend
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_manager.shared_memory import SHARED_MEMORY
+from vla_policy_node.dds_ports import SHARED_MEMORY
 
 ROOT = Path(__file__).resolve().parents[1]
 HELD = Holding(rss=200.0, private=100.0, threads=5, files=20, segments=2)

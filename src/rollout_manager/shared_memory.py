@@ -7,9 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-SHARED_MEMORY = Path("/dev/shm")
-LOCK_SUFFIX = "_el"
-"""Fast DDS holds a lock on the file `<segment>_el` for as long as the segment's owner lives."""
+from vla_policy_node.dds_ports import LOCK_SUFFIX, SHARED_MEMORY
+
 SETTLE_S = 10.0
 """A segment younger than this may have been made just now and not be locked yet."""
 

@@ -20,7 +20,8 @@ from pathlib import Path
 SHARED_MEMORY = Path("/dev/shm")
 PORT = re.compile(r"fastrtps_port(\d+)")
 LOCK_SUFFIX = "_el"
-"""Fast DDS keeps the file `<port>_el` while a port has a receiver, dead or alive."""
+"""Fast DDS keeps the file `<name>_el` while a port has a receiver, dead or alive, and of a segment as long as its owner
+lives; it holds a lock on it."""
 ABI = b"port_node_abi5"
 """Fast DDS's name in the file for what `NODE` describes (PortNode in SharedMemGlobal.hpp). Others are left alone."""
 NODE = struct.Struct("<q10I")

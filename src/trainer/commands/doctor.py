@@ -10,12 +10,13 @@ from pathlib import Path
 
 from rollout_manager.envs.libero.package import PACKAGES, installed_versions, locate_assets
 from rollout_manager.exceptions import SimulatorError
-from rollout_manager.shared_memory import SHARED_MEMORY, stale
+from rollout_manager.shared_memory import stale
 from trainer import diagnosis
 from trainer.commands.arguments import parse
 from trainer.diagnosis import Assets, Finding
 from trainer.exceptions import ConfigError
 from trainer.probes import PROBES, Probe, RunningProbe
+from vla_policy_node.dds_ports import SHARED_MEMORY
 
 READY, NOT_READY = 0, 1
 
