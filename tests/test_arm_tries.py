@@ -51,9 +51,8 @@ def check_bag(bag: Path) -> None:
     reader = EpisodeReader(bag)
     joints = [joints_from_message(m.message) for m in reader.messages([JOINT_STATES])]
     assert np.abs(joints[0].velocity).max() < 0.01, "the arm begins at rest"
-    stamps, actions = sent_actions(bag, PANDA)
+    _, actions = sent_actions(bag, PANDA)
     assert len(actions) > LIMIT / 2, "two busy cores may miss ticks, but not most of them"
-    assert (np.diff(stamps) >= 0).all()
     np.testing.assert_allclose(actions[0][:7], joints[0].position[:7], atol=0.05)
     (outcome,) = [json.loads(text_from_message(m.message)) for m in reader.messages([OUTCOME])]
     assert outcome["seed"] == header.seed

@@ -146,6 +146,7 @@ def test_whoever_dies_the_arm_comes_to_rest_and_the_schedule_goes_on(ros_domain:
         assert "recovered an interrupted recording" in graph.log("manager").read_text()
     rows = read_results(tmp_path / "bags" / "results.csv")
     assert [(r.ending, r.success) for r in rows] == [("aborted", False), ("success", True)]
-    assert "station_node died and was started again" in rows[0].reason
+    # Whichever is noticed first: that it is silent, or that it is another one.
+    assert rows[0].reason.startswith("station_node died"), rows[0].reason
     cut_short = [path for path in (tmp_path / "bags").glob("*.aborted*") if path.is_dir()]
     assert len(cut_short) == 2, "one without a manager, one without a station"

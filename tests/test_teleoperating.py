@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,10 +129,11 @@ def test_an_operator_at_a_terminal(ros_domain: int, tmp_path: Path) -> None:
             command, stdin=theirs, stdout=theirs, stderr=theirs, env=ros_environment(ros_domain), start_new_session=True
         ) as process:
             try:
+                os.set_blocking(ours, False)
+                said = _shown_until(ours, operator, "[away]")
                 _work_the_keys(ours, operator)
                 assert graph.wait("manager", 60) == 0, graph.tail("manager")
-                os.set_blocking(ours, False)
-                said = os.read(ours, 1 << 20).decode()
+                said += _shown(ours)
             finally:
                 process.terminate()
         assert process.returncode in (0, -15)
@@ -143,10 +145,29 @@ def test_an_operator_at_a_terminal(ros_domain: int, tmp_path: Path) -> None:
     assert len(asked(reader.path)) >= FEW
 
 
+def _shown(terminal: int) -> str:
+    """What a terminal has shown since it was last asked."""
+    try:
+        return os.read(terminal, 1 << 20).decode()
+    except BlockingIOError:
+        return ""
+
+
+def _shown_until(terminal: int, operator: Operator, text: str) -> str:
+    """What a terminal shows until a text is among it."""
+    said = ""
+    deadline = time.monotonic() + 60.0
+    while text not in said:
+        assert time.monotonic() < deadline, said
+        operator.client.spin(0.1)
+        said += _shown(terminal)
+    return said
+
+
 def _work_the_keys(terminal: int, operator: Operator) -> None:
     """Home, an instruction, start, take over and turn joint 1, a note, success."""
     client = operator.client
-    while operator.state.phase == "away":  # It listens once it has found the station.
+    while operator.state.phase == "away":  # It can send the arm home once it has found that service.
         os.write(terminal, b"h")
         client.spin(1.0)
     operator.scene()
