@@ -89,7 +89,7 @@ def test_in_real_time_a_try_that_follows_at_once_begins_at_once(ros_domain: int,
     with make_graph(tmp_path, ros_domain, {"sim": {"mode": "real_time"}}), Client(ros_domain) as client:
         connected(client)
         client.set("sim_node", task=TASK, seed=0, time_limit_steps=2)
-        for _ in range(3):
+        for number in (1, 2, 3):
             before = len(client.received[JOINT_STATES])
             first = reset(client)["first_stamp_ns"]
             client.switch("sim_node/run", True)
@@ -97,6 +97,7 @@ def test_in_real_time_a_try_that_follows_at_once_begins_at_once(ros_domain: int,
             stamps = [stamp_of(message) for message in client.received[JOINT_STATES]]
             assert all(stamp < first for stamp in stamps[:before])
             assert all(stamp >= first for stamp in stamps[before:])
+            client.until(lambda: len(client.received[OUTCOME]) == number)  # noqa: B023 - stopped before it is cut short
             client.switch("sim_node/run", False)
             client.until(lambda: len(client.received[JOINT_STATES]) == before + 3)  # noqa: B023 - the last observation
 
