@@ -34,6 +34,7 @@ from vla_policy_node.ros_node import (
     drop_dead_ports,
     end_with_parent,
     exit_process,
+    settle_garbage,
 )
 from vla_policy_node.spec import load_spec
 
@@ -204,7 +205,9 @@ def main() -> int:
         executor.add_node(node)
         end_with_parent(node)
         drop_dead_ports(node)
-        RolloutManager(node, executor).run()
+        manager = RolloutManager(node, executor)
+        settle_garbage()
+        manager.run()
     except (KeyboardInterrupt, ExternalShutdownException):
         _tell("interrupted; the same command goes on from here")
         return 130

@@ -24,7 +24,7 @@ from vla_policy_node.observation_inputs_node import ObservationInputs
 from vla_policy_node.policy_loading import PolicySlot
 from vla_policy_node.policy_output import PolicyOutput
 from vla_policy_node.policy_topics_node import PolicyTopics
-from vla_policy_node.ros_node import rclpy_maker
+from vla_policy_node.ros_node import rclpy_maker, settle_garbage
 from vla_policy_node.safety import SafetyFilter, travelling
 from vla_policy_node.spec import NANOSECONDS, RobotSpec
 from vla_policy_node.stop_inputs_node import StopInputs
@@ -122,6 +122,7 @@ class Driving:
         self._inputs.restart()
         self._output.restart()
         self._start_ns = self._get("start_stamp_ns")
+        settle_garbage()  # Of the last episode and, if the policy is another one now, of the one before it.
         self.failure, self.enabled = "", True
         return digest
 
