@@ -110,15 +110,30 @@ def test_a_policys_own_error_is_a_reason_and_any_other_a_defect() -> None:
 
 def test_the_ticker_follows_observations_and_falls_back_to_the_clock() -> None:
     ticker = Ticker(100)
+    assert ticker.due_ns == 0
     assert ticker.on_observation(0)
     assert not ticker.on_observation(49)  # a second stream's worth of the same instant
     assert not ticker.on_clock(120)  # an observation may still come
+    assert ticker.due_ns == 125
     assert ticker.on_observation(121)
     assert ticker.on_clock(246)  # 125 later: none came
+    assert ticker.due_ns == 346
     assert not ticker.on_clock(345)
     assert ticker.on_clock(346)  # 100 later: the clock alone keeps the rate
     assert not ticker.on_observation(390)
     assert ticker.on_observation(396)
+
+
+def test_after_a_late_observation_the_ticker_is_in_phase_again() -> None:
+    """Observations every 100, but the third is 34 late and the fourth 40: a tick each, only the third by the clock."""
+    ticker = Ticker(100)
+    assert ticker.on_observation(0)
+    assert ticker.on_observation(100)
+    assert ticker.on_clock(225)
+    assert ticker.due_ns == 325, "by the clock, as long as no observation comes"
+    assert not ticker.on_observation(234), "its tick was just before it"
+    assert not ticker.on_clock(325)
+    assert ticker.on_observation(340)
 
 
 def test_real_time_never_waits_and_uses_a_late_chunk_from_its_proper_index() -> None:

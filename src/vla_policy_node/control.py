@@ -123,18 +123,24 @@ class Ticker:
 
     def on_observation(self, now_ns: int) -> bool:
         """Whether an observation that is complete now makes a tick."""
+        self._follows = True  # One that is too late for its tick, too: the next may be waited for again.
         if self._last is not None and now_ns - self._last < self._period_ns // 2:
             return False
-        self._last, self._follows = now_ns, True
+        self._last = now_ns
         return True
 
     def on_clock(self, now_ns: int) -> bool:
         """Whether a tick is due without a new observation."""
-        slack = self._period_ns // 4 if self._follows else 0
-        if self._last is not None and now_ns - self._last < self._period_ns + slack:
+        if now_ns < self.due_ns:
             return False
         self._last, self._follows = now_ns, False
         return True
+
+    @property
+    def due_ns(self) -> int:
+        """When a tick is due at the latest, whether an observation has come or not; 0: at once."""
+        slack = self._period_ns // 4 if self._follows else 0
+        return 0 if self._last is None else self._last + self._period_ns + slack
 
 
 class RealTimeControl:

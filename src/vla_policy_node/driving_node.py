@@ -32,7 +32,7 @@ from vla_policy_node.takeover import HumanControl, Takeover
 from vla_policy_node.topics import INSTRUCTION, JOINT_STATES
 
 AFTER_NS = 100_000
-"""How long after a stream's silence gets too long it is looked at: timers run by another clock than stamps."""
+"""How long after a tick is due or a silence gets too long it is looked at: timers run by another clock than stamps."""
 
 
 class Driving:
@@ -87,10 +87,10 @@ class Driving:
         if not self._lockstep:
             # Not by the clock that stamps are compared with: set back, it would let nothing tick until it catches up.
             steady = Clock(clock_type=ClockType.STEADY_TIME)
-            # Four looks a period, so that a tick that waited for a late observation is late by a quarter at most.
+            # Four looks a period: at the clock, and for what is due before the next look.
             look_s = self._spec.period_ns / NANOSECONDS / 4
             self._clock = self._node.create_timer(look_s, self._on_clock, clock=steady)
-            # Set by a look where a stream's silence gets too long before the next one.
+            # Set by a look where a tick is due, or a stream's silence gets too long, before the next one.
             self._deadline = self._node.create_timer(look_s, self._on_deadline, clock=steady, autostart=False)
 
     def deactivate(self) -> None:
@@ -213,10 +213,15 @@ class Driving:
             self._ticker.reset()
             self._inputs.clock_set()
             self._stops.clock_set(why)
+        self._look()
+
+    def _look(self) -> None:
+        """Tick where one is due or a stream has just fallen silent, and set the time of the next look."""
+        if self._fell_silent() or (self._commanding and self._ticker.on_clock(self._now())):
+            self._on_tick()
         self._set_deadline()
-        driven = self.enabled or self._home.active or self._braking
-        if not self._fell_silent() and not (driven and self._ticker.on_clock(self._now())):
-            return
+
+    def _on_tick(self) -> None:
         if self.enabled:
             self._tick()
         elif self._home.active:
@@ -233,17 +238,25 @@ class Driving:
         was, self._silent = self._silent, bool(self.enabled and self._inputs.silent())
         return self._silent and not was
 
+    @property
+    def _commanding(self) -> bool:
+        return self.enabled or self._home.active or self._braking
+
     def _set_deadline(self) -> None:
-        left_ns = self._inputs.silent_in_ns()
-        if self.enabled and left_ns < self._spec.period_ns / 4:
+        """Have a look just when a tick is due, or a silence gets too long, if that is before the clock's next look."""
+        if not self._commanding or self._deadline is None:
+            return
+        left_ns: float = self._ticker.due_ns - self._now()
+        if self.enabled:
+            left_ns = min(left_ns, self._inputs.silent_in_ns())
+        if 0 <= left_ns < self._spec.period_ns / 4:
             self._deadline.timer_period_ns = left_ns + AFTER_NS
             self._deadline.reset()
 
     def _on_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        if self._fell_silent():
-            self._tick()
+            self._look()
 
     def _tick(self) -> None:
         stopped = (*self._stops.reasons(), *self._inputs.silent())
