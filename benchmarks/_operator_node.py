@@ -22,6 +22,7 @@ class Caller:
         self.node: Any = rclpy.create_node("bench_operator")
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
+        self._clients: dict[str, Any] = {}
 
     def until(self, what: Callable[[], Any], seconds: float = 60.0) -> bool:
         """Spin until something is so; False where it is not within the time."""
@@ -37,12 +38,15 @@ class Caller:
         return self.node.create_publisher(message_class(kind), topic, topic_qos(topic, True))
 
     def call(self, kind: Any, service: str, request: Any) -> Any:
-        """A service's response."""
-        client = self.node.create_client(kind, service)
+        """A service's response. Raises: RuntimeError: it does not answer."""
+        # One client a service: a node may answer before it has found a new one, whose answer is lost then.
+        if service not in self._clients:
+            self._clients[service] = self.node.create_client(kind, service)
+        client = self._clients[service]
         self.until(client.service_is_ready)
         future = client.call_async(request)
-        self.until(future.done)
-        self.node.destroy_client(client)
+        if not self.until(future.done):
+            raise RuntimeError(f"{service} does not answer")
         return future.result()
 
     def set_parameters(self, node: str, values: Mapping[str, Any]) -> None:
