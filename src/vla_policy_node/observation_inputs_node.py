@@ -57,8 +57,9 @@ class ObservationInputs:
 
         What waits to be heard is heard first: a node that was busy for a moment has no silent robot.
         """
-        if self._silent():
-            self._hear_waiting()
+        if not (found := self._silent()):
+            return found
+        self._hear_waiting()
         return self._silent()
 
     def silent_in_ns(self) -> float:
