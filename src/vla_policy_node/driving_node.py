@@ -1,17 +1,15 @@
 """A robot in the hands of a policy or of a human, at rest, or on its way home: observations in, commands out."""
 
-import time
+import math
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 
 from vla_policy_node.chunking import make_executor
-from vla_policy_node.clock_watch import ClockWatch
 from vla_policy_node.committed import Committed
-from vla_policy_node.control import LockstepControl, Proposal, RealTimeControl, Step, Ticker, propose
+from vla_policy_node.control import LockstepControl, Proposal, RealTimeControl, Step, propose
 from vla_policy_node.diagnostics import Status, StreamMonitor
 from vla_policy_node.end_effector import make_safety_filter
 from vla_policy_node.exceptions import MessageError, PolicyNodeError
@@ -29,10 +27,8 @@ from vla_policy_node.safety import SafetyFilter, travelling
 from vla_policy_node.spec import NANOSECONDS, RobotSpec
 from vla_policy_node.stop_inputs_node import StopInputs
 from vla_policy_node.takeover import HumanControl, Takeover
+from vla_policy_node.tick_timers_node import TickTimers
 from vla_policy_node.topics import INSTRUCTION, JOINT_STATES
-
-AFTER_NS = 100_000
-"""How long after a tick is due or a silence gets too long it is looked at: timers run by another clock than stamps."""
 
 
 class Driving:
@@ -50,11 +46,12 @@ class Driving:
         self.enabled = False
         self.failure = ""
         """What defect ended the last episode, if one did."""
-        self._braking = self._silent = False
+        self._braking = False
         self._episode = self._start_ns = 0
-        self._clock: Any = None
-        self._deadline: Any = None
         self._active = False
+        self._ticks = TickTimers(
+            node, spec.period_ns, self._on_tick, self._commanding, self._silent_at_ns, self._on_clock_set
+        )
         self._build_control()
         self._inputs = ObservationInputs(node, spec, self._lockstep, self._receive)
         self._stops = StopInputs(node, self._on_stop_heard, self.disable)
@@ -85,22 +82,13 @@ class Driving:
         """Let the robot be enabled; in real time, begin to tick."""
         self._active = True
         if not self._lockstep:
-            # Not by the clock that stamps are compared with: set back, it would let nothing tick until it catches up.
-            steady = Clock(clock_type=ClockType.STEADY_TIME)
-            # Four looks a period: at the clock, and for what is due before the next look.
-            look_s = self._spec.period_ns / NANOSECONDS / 4
-            self._clock = self._node.create_timer(look_s, self._on_clock, clock=steady)
-            # Set by a look where a tick is due, or a stream's silence gets too long, before the next one.
-            self._deadline = self._node.create_timer(look_s, self._on_deadline, clock=steady, autostart=False)
+            self._ticks.start()
 
     def deactivate(self) -> None:
         """Let go of the robot."""
         self.disable()
         self._active = False
-        if self._clock is not None:
-            self._node.destroy_timer(self._clock)
-            self._node.destroy_timer(self._deadline)
-            self._clock = self._deadline = None
+        self._ticks.stop()
 
     # Taking hold, and letting go
 
@@ -146,8 +134,7 @@ class Driving:
         self._lockstep_control = LockstepControl(self._buffer, executor, self._safety)
         self._real_time_control = RealTimeControl(self._buffer, executor, self._safety, self._ask)
         self._human_control = HumanControl(self._buffer, self._safety, self._takeover)
-        self._ticker = Ticker(period_ns)
-        self._clock_watch = ClockWatch(self._get("use_sim_time"))
+        self._ticks.restart()
         self._proposals: list[tuple[int, Proposal]] = []
 
     def _take_hold(self) -> None:
@@ -202,28 +189,23 @@ class Driving:
             if (observed := self._lockstep_control.due()) is not None:
                 job = partial(self._answer, observed, self._lockstep_control.tick_ns, self._episode)
                 self._thread.submit(job).add_done_callback(self._settled)
-        elif (
-            stamp_ns is not None and self._buffer.latest_tick() == stamp_ns and self._ticker.on_observation(self._now())
-        ):
-            self._tick()
+        elif stamp_ns is not None and self._buffer.latest_tick() == stamp_ns and self._ticks.on_observation():
+            self._drive()
 
-    def _on_clock(self) -> None:
-        if why := self._clock_watch.look(self._now(), time.monotonic_ns()):
-            self._buffer.clear()
-            self._ticker.reset()
-            self._inputs.clock_set()
-            self._stops.clock_set(why)
-        self._look()
+    def _on_clock_set(self, why: str) -> None:
+        self._buffer.clear()
+        self._inputs.clock_set()
+        self._stops.clock_set(why)
 
-    def _look(self) -> None:
-        """Tick where one is due or a stream has just fallen silent, and set the time of the next look."""
-        if self._fell_silent() or (self._commanding and self._ticker.on_clock(self._now())):
-            self._on_tick()
-        self._set_deadline()
+    def _commanding(self) -> bool:
+        return self.enabled or self._home.active or self._braking
+
+    def _silent_at_ns(self) -> float:
+        return self._inputs.silent_at_ns() if self.enabled else math.inf
 
     def _on_tick(self) -> None:
         if self.enabled:
-            self._tick()
+            self._drive()
         elif self._home.active:
             self._home.tick(self._output.send, self._stops.reasons())
             if not self._home.active:
@@ -233,32 +215,8 @@ class Driving:
             self._braking = not self._safety.at_rest
             self._hold("disabled")
 
-    def _fell_silent(self) -> bool:
-        """Whether a stream is newly silent while the robot is driven: that does not wait for the next tick."""
-        was, self._silent = self._silent, bool(self.enabled and self._inputs.silent())
-        return self._silent and not was
-
-    @property
-    def _commanding(self) -> bool:
-        return self.enabled or self._home.active or self._braking
-
-    def _set_deadline(self) -> None:
-        """Have a look just when a tick is due, or a silence gets too long, if that is before the clock's next look."""
-        if not self._commanding or self._deadline is None:
-            return
-        left_ns: float = self._ticker.due_ns - self._now()
-        if self.enabled:
-            left_ns = min(left_ns, self._inputs.silent_in_ns())
-        if 0 <= left_ns < self._spec.period_ns / 4:
-            self._deadline.timer_period_ns = left_ns + AFTER_NS
-            self._deadline.reset()
-
-    def _on_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._look()
-
-    def _tick(self) -> None:
+    def _drive(self) -> None:
+        """Send what the policy or a human wants now."""
         stopped = (*self._stops.reasons(), *self._inputs.silent())
         if self._takeover.turn(self._now()) == "policy":
             self._real_time_control.tick(self._now(), self._output.send, stopped)

@@ -57,22 +57,29 @@ class ObservationInputs:
 
         What waits to be heard is heard first: a node that was busy for a moment has no silent robot.
         """
-        if not (found := self._silent()):
-            return found
-        self._hear_waiting()
-        return self._silent()
+        if self._now() <= self.silent_at_ns():
+            return ()
+        now_ns = self._now()
+        silences = ((topic, self._monitors[topic].silent_ns(now_ns), limit) for topic, limit in self._limits_ns.items())
+        return tuple(f"{topic}: silent for {ns / 1e6:.0f} ms" for topic, ns, limit in silences if ns > limit)
 
-    def silent_in_ns(self) -> float:
-        """How long from now until the next stream has been silent for too long, if nothing more comes of it."""
-        return min((limit - ns for _, ns, limit in self._silences() if ns <= limit), default=math.inf)
+    def silent_at_ns(self) -> float:
+        """When the first stream will have been silent for too long if nothing more comes of it, on the node's clock.
 
-    def _silent(self) -> tuple[str, ...]:
-        return tuple(f"{t}: silent for {ns / 1e6:.0f} ms" for t, ns, limit in self._silences() if ns > limit)
+        It has passed only where nothing waits to be heard; inf where no stream can be silent for too long.
+        """
+        if (at_ns := self._first_silent_at_ns()) < self._now():
+            self._hear_waiting()
+            at_ns = self._first_silent_at_ns()
+        return at_ns
 
-    def _silences(self) -> list[tuple[str, int, float]]:
-        """Of each stream that may fall silent: its topic, for how long it has been, and may be, in ns."""
-        now_ns = int(self._node.get_clock().now().nanoseconds)
-        return [(topic, self._monitors[topic].silent_ns(now_ns), limit) for topic, limit in self._limits_ns.items()]
+    def _first_silent_at_ns(self) -> float:
+        now_ns = self._now()
+        left_ns = (limit - self._monitors[topic].silent_ns(now_ns) for topic, limit in self._limits_ns.items())
+        return now_ns + min(left_ns, default=math.inf)
+
+    def _now(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)
 
     def statuses(self, now_ns: int) -> list[Status]:
         """How each stream is doing."""
