@@ -160,7 +160,17 @@ def test_real_time_never_waits_and_uses_a_late_chunk_from_its_proper_index() -> 
     assert third.stamp_ns == 2 * PERIOD
 
 
-def test_real_time_answers_with_the_chunk_when_it_comes_within_the_tick() -> None:
+@pytest.mark.parametrize(
+    ("horizon", "answered_ns", "expected"),
+    [
+        pytest.param(1, 10, 0.1, id="at once"),
+        pytest.param(1, PERIOD * 9 // 10, 0.1, id="a single action after more than half a period"),
+        pytest.param(2, PERIOD * 9 // 10, 0.2, id="the action for then, where the chunk has one"),
+    ],
+)
+def test_real_time_answers_with_the_chunk_when_it_comes_within_the_tick(
+    horizon: int, answered_ns: int, expected: float
+) -> None:
     buffer, asked = buffer_of(), []
 
     def ask(observation: Observation, committed: Committed | None) -> bool:
@@ -170,11 +180,28 @@ def test_real_time_answers_with_the_chunk_when_it_comes_within_the_tick() -> Non
     control = RealTimeControl(buffer, Replan(PERIOD, 1), SafetyFilter(ROBOT), ask)
     feed(buffer, 0)
     assert ticked(control, 1) is None
-    step = control.offer(Proposal(Ramp(1).act(asked[0]), 0.01), 10)
+    step = control.offer(Proposal(Ramp(horizon).act(asked[0]), 0.01), answered_ns)
     assert step is not None
     assert not step.command.held
     assert step.stamp_ns == 0
-    assert step.command.action[0] == pytest.approx(0.1)
+    assert step.command.action[0] == pytest.approx(expected)
+
+
+def test_real_time_sends_single_actions_for_pictures_that_come_late() -> None:
+    buffer, asked = buffer_of(), []
+
+    def ask(observation: Observation, committed: Committed | None) -> bool:
+        asked.append(observation)
+        return True
+
+    control = RealTimeControl(buffer, Replan(PERIOD, 1), SafetyFilter(ROBOT), ask)
+    for k in range(3):
+        feed(buffer, k * PERIOD)
+        late = k * PERIOD + PERIOD * 9 // 10
+        assert ticked(control, late) is None
+        step = control.offer(Proposal(Ramp(1).act(asked[k]), 0.01), late + PERIOD // 20)
+        assert step is not None
+        assert not step.command.held
 
 
 def test_real_time_holds_on_stale_input_and_on_nan() -> None:

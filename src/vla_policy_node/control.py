@@ -227,8 +227,11 @@ class RealTimeControl:
             return None  # No tick waits, or it was stopped meanwhile.
         observed, self._unanswered = self._unanswered, None
         why = (proposal.error,) if proposal.error else ()
-        command = self._safety.check(self._executor.next(now_ns), why, observed.proprioception, now_ns)
-        return Step(observed.stamp_ns, command, proposal)
+        # The last action of a chunk that is over by now is nearer to what was meant than a hold: single actions of a
+        # network that takes more than half a period, or for pictures that come late, would never be sent.
+        last_ns = now_ns if proposal.chunk is None else proposal.chunk.last_ns(self._period_ns)
+        action = self._executor.next(min(now_ns, last_ns))
+        return Step(observed.stamp_ns, self._safety.check(action, why, observed.proprioception, now_ns), proposal)
 
     def _request(self, observed: Observation) -> bool:
         stamp_ns, delay = observed.stamp_ns, self.delays.expected

@@ -17,6 +17,10 @@ class ActionChunk:
     actions: Float32Array
     """Shape (H, A), in the spec's units; not yet limited."""
 
+    def last_ns(self, period_ns: int) -> int:
+        """The tick of the last action."""
+        return self.stamp_ns + (len(self.actions) - 1) * period_ns
+
 
 class Policy(Protocol):
     """Anything that turns an observation into a chunk of actions."""
