@@ -7,9 +7,10 @@ at 30 Hz. Then the emergency stop is pressed, the cameras are unplugged, or the 
 arrives that is held for it: /policy/events says so, with the command's stamp. Or the policy begins to answer NaN, as a
 network does once one of its numbers is; then the time is from its first such answer.
 
-Where a stream falls silent, the time from its last message to the holding command is told as well: the rest is what the
-arm took to have the fault. Before, while the policy drove, the intervals of each stream are measured, and how often it
-began to hold is counted: a limit of silence that is too short for a stream shows there.
+Where a stream falls silent, two more times to the holding command are told: from the arm's answer that it has the
+fault, which is a little after it has it, and from the stream's last message. Before, while the policy drove, the
+intervals of each stream are measured, and how often it began to hold is counted: a limit of silence that is too short
+for a stream shows there.
 """
 
 import argparse
@@ -72,6 +73,9 @@ class Timer(Operator):
         """Seconds between a stream's messages meanwhile."""
         self.quiet: dict[str, list[float]] = {fault: [] for fault in STREAMS}
         """Seconds from a stream's last message to the first holding command."""
+        self.had: dict[str, list[float]] = {fault: [] for fault in STREAMS}
+        """Seconds from the arm's answer that it has a fault to the first holding command."""
+        self._had_at = 0.0
         self._last = dict.fromkeys(STREAMS.values(), 0.0)
         # Found before it is needed: to find a service takes longer than what is measured.
         self._faults = self.node.create_client(SetParameters, "arm_node/set_parameters")
@@ -105,15 +109,18 @@ class Timer(Operator):
         return self._held_at() - begun if self.until(self._held_at, GIVE_UP_S) else float("nan")
 
     def silence(self, fault: str) -> float:
-        """As `held_after`, of a stream that falls silent; what of it lies behind its last message is kept."""
+        """As `held_after`, of a stream that falls silent; what of it is after the arm's answer, and after the last
+        message, is kept."""
         after = self.held_after(fault, partial(self._break, FAULTS[fault]))
-        self.quiet[fault].append(self._held_at() - self._last[STREAMS[fault]] if after == after else after)
+        for kept, since in ((self.had, self._had_at), (self.quiet, self._last[STREAMS[fault]])):
+            kept[fault].append(self._held_at() - since if after == after else after)
         self.set(**{FAULTS[fault]: False})
         return after
 
     def _break(self, parameter: str) -> None:
         broken = Parameter(parameter, value=True).to_parameter_msg()
-        self._faults.call_async(SetParameters.Request(parameters=[broken]))
+        answer = self._faults.call_async(SetParameters.Request(parameters=[broken]))
+        answer.add_done_callback(lambda _: setattr(self, "_had_at", time.time()))
 
     def held_after_nan(self) -> float:
         """Seconds from the first chunk of NaN to the first holding command, both in the policy's process."""
@@ -228,8 +235,9 @@ def main() -> int:
         print(f"{name}: p50 {np.nanmedian(ms):.1f}, max {np.nanmax(ms):.1f} ms; {never} never")
         print(f"    {within} of {len(ms)} within {goal:.0f} ms")
         if name in STREAMS:
-            quiet = 1e3 * np.array(operator.quiet[name])
-            print(f"    of it since the last message: p50 {np.nanmedian(quiet):.1f}, max {np.nanmax(quiet):.1f} ms")
+            for since, kept in (("the arm has it", operator.had), ("the last message", operator.quiet)):
+                part = 1e3 * np.array(kept[name])
+                print(f"    of it since {since}: p50 {np.nanmedian(part):.1f}, max {np.nanmax(part):.1f} ms")
     return int(missed)
 
 

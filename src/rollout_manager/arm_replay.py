@@ -15,6 +15,7 @@ from rollout_manager.bag_reader import EpisodeReader
 from rollout_manager.exceptions import BagError
 from rollout_manager.replay import check_robot, stamps_of
 from vla_policy_node.commands import action_from_message
+from vla_policy_node.events import kind_of
 from vla_policy_node.messages import joints_from_message, stamp_of
 from vla_policy_node.observation import Float32Array, Float64Array, Joints
 from vla_policy_node.safety import SafeCommand, SafetyFilter, travelling
@@ -190,7 +191,7 @@ class ArmReplay:
         half = round(self._spec.period_ns * self._config.rate / 2)
         command = self._safety.check(self._recording.action_at(at_ns + half), (), seen, now_ns)
         self.report.sent += 1
-        self.report.limited.update(_which(reason) for reason in command.reasons)
+        self.report.limited.update(map(kind_of, command.reasons))
         for joint, errors in self.report.errors.items():
             errors.append(joints.position[joints.names.index(joint)] - self._recording.position_at(joint, at_ns))
         return command
@@ -230,10 +231,3 @@ class ArmReplay:
             if place is not None:
                 seen[place] = joints.position[joints.names.index(dimension.joint)]
         return seen
-
-
-def _which(reason: str) -> str:
-    """A reason without its numbers, so that the same one can be counted."""
-    kind, _, said = reason.partition(": ")
-    words = [word for word in said.split() if not any(sign.isdigit() for sign in word.partition("_")[0])]
-    return f"{kind}: {' '.join(words)}"

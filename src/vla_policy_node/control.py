@@ -143,6 +143,19 @@ class Ticker:
         return 0 if self._last is None else self._last + self._period_ns + slack
 
 
+def hold_unseen(
+    observed: Observation | Missing,
+    stopped: Sequence[str],
+    safety: SafetyFilter,
+    now_ns: int,
+    send: Callable[[Step], None],
+) -> None:
+    """In real time, hold the robot for what stops it and for what is missing, if it is known where it stands."""
+    missing = observed.reasons if isinstance(observed, Missing) else ()
+    if safety.located:
+        send(Step(now_ns, safety.hold((*stopped, *missing), now_ns)))
+
+
 class RealTimeControl:
     """Sends a command every tick and never waits for the network."""
 
@@ -197,11 +210,9 @@ class RealTimeControl:
         observed = self._buffer.assemble(now_ns)
         if isinstance(observed, Observation):
             stopped = (*stopped, *self._frozen.check(observed))
-        if stopped or isinstance(observed, Missing):
+        if isinstance(observed, Missing) or stopped:
             self._unanswered = None
-            missing = observed.reasons if isinstance(observed, Missing) else ()
-            if self._safety.located:
-                send(Step(now_ns, self._safety.hold((*stopped, *missing), now_ns)))
+            hold_unseen(observed, stopped, self._safety, now_ns, send)
             return
         action, seen = self._executor.next(now_ns), observed.proprioception
         if action is not None:

@@ -7,7 +7,7 @@ rest and holds. The policy goes on only when the human hands back, so that letti
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from vla_policy_node.control import Step
+from vla_policy_node.control import Step, hold_unseen
 from vla_policy_node.exceptions import PolicyNodeError
 from vla_policy_node.observation import Float32Array, Missing, ObservationBuffer
 from vla_policy_node.safety import SafetyFilter
@@ -71,10 +71,8 @@ class HumanControl:
         Args: stopped: why the robot must hold, whatever the human asks for; empty where nothing stops it.
         """
         observed = self._buffer.assemble(now_ns)
-        if stopped or isinstance(observed, Missing):
-            missing = observed.reasons if isinstance(observed, Missing) else ()
-            if self._safety.located:
-                send(Step(now_ns, self._safety.hold((*stopped, *missing), now_ns)))
+        if isinstance(observed, Missing) or stopped:
+            hold_unseen(observed, stopped, self._safety, now_ns, send)
             return
         asked = self._takeover.action if self._takeover.turn(now_ns) == "human" else None
         why = () if asked is not None else (self._takeover.reason,)
