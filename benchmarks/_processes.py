@@ -26,12 +26,14 @@ class Holding:
 
 
 def holding(pid: int) -> Holding:
-    """Raises: OSError: there is no such process."""
+    """Raises: ProcessLookupError: there is no such process, or it has ended and nobody has asked how."""
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
 
     def mebibytes(name: str) -> float:
         return int(fields[name].split()[0]) / 1024
 
+    if "VmRSS" not in fields:
+        raise ProcessLookupError(f"process {pid} has ended")
     files = len(os.listdir(f"/proc/{pid}/fd"))
     return Holding(mebibytes("VmRSS"), mebibytes("RssAnon"), int(fields["Threads"]), files, len(segments(pid)))
 

@@ -37,6 +37,10 @@ class Window:
     missed: int
     """Ticks without a command: whole periods in gaps of more than one and a half."""
 
+    def line(self) -> str:
+        """When, how fast, and what was missed."""
+        return f"{self.at_s:.0f} s: {self.rate_hz:.2f} Hz, {self.missed} missed"
+
 
 @dataclass(frozen=True)
 class Trend:

@@ -4,12 +4,15 @@
 
 The stand-in arm, a policy node in real time with random weights, and a recorder that writes bag after bag, as three
 processes. Every ten seconds: what each of them holds, and when commands were published, as DDS stamped them. At the
-end a verdict on each bound, soak.json and soak.svg; the exit status is 1 where a bound is broken.
+end, or when one of the three ends, a verdict on each bound, soak.json and soak.svg; the exit status is 1 where a bound
+is broken. What the arm and the policy said is in logs/.
 """
 
 import argparse
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -73,7 +76,7 @@ class Listener(Operator):
 
 
 def sample(listener: Listener, pids: dict[str, int], at_s: float, period_ms: float) -> Window:
-    """One window. Raises: OSError: a process has ended."""
+    """One window. Raises: ProcessLookupError: a process has ended."""
     stamps = np.array(listener.take(), float) / 1e6
     gaps = np.diff(stamps)
     if not gaps.size:
@@ -86,17 +89,17 @@ def sample(listener: Listener, pids: dict[str, int], at_s: float, period_ms: flo
 
 
 def soak(
-    folder: Path, domain: int, seconds: float, every_s: float, piece_s: float
+    folder: Path, logs: Path, domain: int, seconds: float, every_s: float, piece_s: float
 ) -> tuple[list[Window], list[Finding]]:
-    """Run all of it; the windows, and what was lost or left."""
+    """Run all of it, until a process ends that should not; the windows, and what was lost or left."""
     spec = load_spec(ROBOT)
     save_policy(folder / "checkpoint", spec, 30, {TASK: 1.0})
     policy = {"robot": ROBOT, "mode": "real_time", "checkpoint": folder / "checkpoint", "execute_every": 10}
     nodes = (NodeConfig("arm", {}), NodeConfig("policy", policy))
-    bags, owned, windows = folder / "bags", set[str](), list[Window]()
+    bags, owned, windows, ended = folder / "bags", set[str](), list[Window](), 0
     bags.mkdir()
     script = Path(__file__).with_name("_pieces_node.py")
-    with Graph(GraphConfig(nodes, domain, folder / "logs")) as graph:
+    with Graph(GraphConfig(nodes, domain, logs)) as graph:
         rclpy.init()
         listener = Listener()
         recorder = subprocess.Popen([sys.executable, str(script), str(bags), str(piece_s), str(KEPT)])
@@ -109,18 +112,30 @@ def soak(
             began = time.monotonic()
             for k in range(1, int(seconds / every_s) + 1):
                 listener.until(lambda due=began + k * every_s: time.monotonic() >= due, seconds)  # type: ignore[misc]
-                windows.append(sample(listener, pids, time.monotonic() - began, spec.period_ns / 1e6))
-                owned |= {name for pid in pids.values() for name in segments(pid)}
-                print(
-                    f"{windows[-1].at_s:.0f} s: {windows[-1].rate_hz:.2f} Hz, {windows[-1].missed} missed", flush=True
-                )
-            unheard = settle(listener)
+                if ended := tell_ended(graph, recorder):
+                    break
+                with contextlib.suppress(ProcessLookupError):  # It is told at the next look.
+                    windows.append(sample(listener, pids, time.monotonic() - began, spec.period_ns / 1e6))
+                    owned |= {name for pid in pids.values() for name in segments(pid)}
+                    print(windows[-1].line(), flush=True)
+            unheard = 0 if ended else settle(listener)
         finally:
             recorder.terminate()
             recorder.wait(STOP_S)
             listener.close()
             rclpy.shutdown()
-    return windows, [lost("commands not heard", unheard), *recorded(bags), left_over(owned)]
+    losses = [lost("processes that ended", ended), lost("commands not heard", unheard)]
+    return windows, [*losses, *recorded(bags), left_over(owned)]
+
+
+def tell_ended(graph: Graph, recorder: "subprocess.Popen[bytes]") -> int:
+    """How many of the processes have ended; of each it is told how, and what it said last."""
+    ended = {kind: status for kind, status in graph.status().items() if status is not None}
+    for kind, status in ended.items():
+        print(f"{kind} ended with status {status}; it said last:\n{graph.tail(kind)}", flush=True)
+    if recorder.poll() is not None:
+        print(f"the recorder ended with status {recorder.returncode}", flush=True)
+    return len(ended) + (recorder.returncode is not None)
 
 
 def settle(listener: Listener) -> int:
@@ -168,9 +183,12 @@ def main() -> int:
     domain = given.domain if given.domain is not None else next(d for d in range(90, 10, -1) if is_quiet(d))
     os.environ.update(ros_environment(domain))
     given.output.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(given.output / "logs", ignore_errors=True)  # A graph's logs are added to.
     rate_hz, load = load_spec(ROBOT).rate_hz, os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
-        windows, losses = soak(Path(folder), domain, 60 * given.minutes, given.every, given.piece)
+        windows, losses = soak(
+            Path(folder), given.output / "logs", domain, 60 * given.minutes, given.every, given.piece
+        )
     warm = [window for window in windows if window.at_s > min(WARM_UP_S, 20 * given.minutes)]
     findings = [*judge(warm, rate_hz), *losses]
     (given.output / "soak.json").write_text(json.dumps(as_json(windows, findings), indent=1))

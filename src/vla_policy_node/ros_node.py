@@ -1,5 +1,6 @@
 """What the nodes of all packages share of rclpy: messages, QoS, parameters, and a node's main."""
 
+import faulthandler
 import gc
 import importlib
 import os
@@ -150,6 +151,7 @@ def run_node(build: Callable[[], Closable], errors: tuple[type[Exception], ...])
     Returns:
         The process's exit status: 0 after a stop from outside, 1 after an error.
     """
+    faulthandler.enable()  # A crash in a library says where Python was.
     rclpy.init()
     shell: Closable | None = None
     executor = SingleThreadedExecutor()
