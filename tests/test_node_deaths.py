@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from client_node import Client
 from graph_helpers import INSTRUCTION_TEXT, make_graph, run_manager, save_random_policy, sent_actions, write_schedule
 
 from rollout_manager.bag import EpisodeReader
@@ -173,3 +174,13 @@ def test_a_manager_that_is_told_to_stop_lets_go_of_the_robot_and_closes_the_bag(
         (0, "truncated"),
         (1, "truncated"),
     ]
+
+
+def test_a_node_that_crashes_says_where_python_was(ros_domain: int, tmp_path: Path) -> None:
+    with Client(ros_domain) as client, make_graph(tmp_path, ros_domain, {"sim": {}}) as graph:
+        client.set("sim_node", seed=0)  # It answers, so it spins.
+        os.kill(graph.pid("sim"), signal.SIGSEGV)
+        until(lambda: graph.status()["sim"] is not None)
+        said = graph.log("sim").read_text()
+    assert "Fatal Python error: Segmentation fault" in said
+    assert " in spin" in said
