@@ -81,6 +81,17 @@ def test_a_port_of_another_layout_or_that_nobody_uses_is_left_alone(tmp_path: Pa
     watch.close()
 
 
+def test_a_port_whose_file_was_cut_is_let_go(tmp_path: Path) -> None:
+    cut, alive = port(tmp_path), port(tmp_path, NUMBER + 2)
+    watch = PortWatch(tmp_path)
+    assert watch.look() == []
+    os.truncate(cut, NODE_AT + 4)
+    assert watch.look() == []
+    with kept_open(alive):
+        alive.unlink()
+        assert watch.look() == [NUMBER + 2]
+
+
 def test_a_watch_of_a_folder_that_is_not_there_finds_nothing(tmp_path: Path) -> None:
     assert PortWatch(tmp_path / "none").look() == []
 

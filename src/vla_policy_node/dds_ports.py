@@ -83,21 +83,29 @@ class PortWatch:
         for inode, path, number in self._new():
             with contextlib.suppress(OSError):  # it is gone, or another user's
                 self._keep(inode, os.open(path, os.O_RDWR | os.O_CLOEXEC), number)
-        given_up = []
-        for inode, port in list(self._ports.items()):
-            if port.unlinked():
-                if port.well():
-                    port.give_up()
-                    given_up.append(port.number)
-            elif port.in_use():
-                continue
-            os.close(self._ports.pop(inode).handle)
-        return given_up
+        return [port.number for inode, port in list(self._ports.items()) if self._given_up(inode, port)]
 
     def close(self) -> None:
         """Let go of all ports."""
         while self._ports:
             os.close(self._ports.popitem()[1].handle)
+
+    def _given_up(self, inode: int, port: Port) -> bool:
+        """Whether a port had to be given up; it is held on only where somebody uses it."""
+        lost = False
+        try:
+            if port.unlinked():
+                lost = port.well()
+                if lost:
+                    port.give_up()
+            elif port.in_use():
+                return False
+        except (OSError, struct.error):
+            lost = False  # The file is no port any more; a robot is not to stop for it.
+        del self._ports[inode]
+        with contextlib.suppress(OSError):
+            os.close(port.handle)
+        return lost
 
     def _new(self) -> Iterator[tuple[int, str, int]]:
         """Inode, path and number of ports that have a receiver and are not held yet."""
