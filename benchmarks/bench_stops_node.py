@@ -237,7 +237,8 @@ def main() -> int:
         if name in STREAMS:
             for since, kept in (("the arm has it", operator.had), ("the last message", operator.quiet)):
                 part = 1e3 * np.array(kept[name])
-                print(f"    of it since {since}: p50 {np.nanmedian(part):.1f}, max {np.nanmax(part):.1f} ms")
+                p50, most, kept_ms = np.nanmedian(part), np.nanmax(part), int((part <= goal).sum())
+                print(f"    of it since {since}: p50 {p50:.1f}, max {most:.1f} ms; {kept_ms} within {goal:.0f} ms")
     return int(missed)
 
 
