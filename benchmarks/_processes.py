@@ -26,7 +26,7 @@ class Holding:
 
 
 def holding(pid: int) -> Holding:
-    """Raises: ProcessLookupError: there is no such process, or it has ended and nobody has asked how."""
+    """Raises: FileNotFoundError: there is no such process. ProcessLookupError: it has ended, nobody has asked how."""
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
 
     def mebibytes(name: str) -> float:
