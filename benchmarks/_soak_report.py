@@ -19,6 +19,8 @@ COUNTED = 0.5
 """Threads, files and segments may not grow by one."""
 DRIFT = 0.005
 """Share that the rate of commands may change by from beginning to end, and be off the robot's rate."""
+NEEDED = 3
+"""Samples."""
 MISSED = 0.001
 """Share of ticks that may be missed: on a computer without real-time guarantees some are."""
 
@@ -86,7 +88,12 @@ def trend(times: Sequence[float], values: Sequence[float]) -> Trend:
 
 
 def judge(windows: Sequence[Window], rate_hz: float) -> list[Finding]:
-    """Whether memory, threads, files, segments and rate stayed as they were. Args: windows: after the warm-up."""
+    """Whether memory, threads, files, segments and rate stayed as they were.
+
+    Args: windows: after the warm-up; fewer than NEEDED say nothing, as where a process ended before.
+    """
+    if len(windows) < NEEDED:
+        return [lost("samples that a judgement lacks", NEEDED - len(windows))]
     times = [window.at_s for window in windows]
     hours = max(1.0, (times[-1] - times[0]) / HOUR_S)
     found = []
@@ -129,10 +136,10 @@ def table(findings: Sequence[Finding]) -> str:
 
 
 def picture(windows: Sequence[Window], rate_hz: float) -> str:
-    """Memory, threads and files, periods and rate over time, as SVG."""
+    """Memory, threads and files, periods and rate over time, as SVG; empty axes without windows."""
     figure, (memory, counts, periods, rate) = new_figures(8.0, 8.5, 4)
     minutes = [window.at_s / 60 for window in windows]
-    for process in windows[0].holdings:
+    for process in windows[0].holdings if windows else ():
         held, colour = [window.holdings[process] for window in windows], COLOURS.get(process, INK)
         first = held[0].private
         memory.plot(minutes, [h.private - first for h in held], color=colour, label=f"{process} ({first:.0f} MiB)")
@@ -145,7 +152,7 @@ def picture(windows: Sequence[Window], rate_hz: float) -> str:
     named = {memory: "private memory, MiB\nsince the start", counts: "held", periods: "between commands, ms"}
     for axes, name in {**named, rate: "commands a second"}.items():
         axes.set_ylabel(name)
-    for axes in named:
+    for axes in named if windows else ():
         axes.legend(fontsize=7, frameon=False, ncols=3)
     rate.set_xlabel("minutes")
     return as_svg(figure)

@@ -171,6 +171,16 @@ def left_over(owned: set[str]) -> Finding:
     return lost("segments of shared memory left", sum((SHARED_MEMORY / name).exists() for name in owned))
 
 
+def periods(windows: list[Window]) -> str:
+    """How regularly commands came."""
+    if not windows:
+        return "between commands: nothing measured after the warm-up"
+    median, high, longest = np.array([window.periods_ms for window in windows]).T
+    return (
+        f"between commands: median {np.median(median):.1f}, 99 % {np.median(high):.1f}, longest {longest.max():.1f} ms"
+    )
+
+
 def main() -> int:
     """Print the verdict; returns 1 where a bound is broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -193,10 +203,8 @@ def main() -> int:
     findings = [*judge(warm, rate_hz), *losses]
     (given.output / "soak.json").write_text(json.dumps(as_json(windows, findings), indent=1))
     (given.output / "soak.svg").write_text(picture(windows, rate_hz))
-    periods = np.array([window.periods_ms for window in warm])
     print(f"{given.minutes:g} minutes at {rate_hz:g} Hz; load {load:.1f} before, {os.getloadavg()[0]:.1f} now")
-    print(f"between commands: median {np.median(periods[:, 0]):.1f}, 99 % {np.median(periods[:, 1]):.1f}, "
-          f"longest {periods[:, 2].max():.1f} ms")  # fmt: skip
+    print(periods(warm))
     print(table(findings))
     return int(not all(finding.kept for finding in findings))
 

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -90,6 +91,12 @@ def test_a_rate_that_is_off_or_drifts_and_missed_ticks_are_seen() -> None:
     assert broken(judge(drifting, 30.0)) == ["rate: drift, Hz"]
 
 
+def test_where_all_ended_before_there_is_a_verdict_and_a_picture() -> None:
+    assert broken(judge(windows([HELD] * 2), 30.0)) == ["samples that a judgement lacks"]
+    assert broken(judge([], 30.0)) == ["samples that a judgement lacks"]
+    assert ElementTree.fromstring(picture([], 30.0)).tag.endswith("svg")
+
+
 OPENS = """
 import mmap, sys
 print("begun", flush=True)
@@ -158,3 +165,25 @@ def test_it_runs_and_nothing_leaks_or_is_lost(tmp_path: Path, ros_domain: int) -
     assert set(broken(findings)) <= set(TIMED), done.stdout
     assert done.returncode == int(bool(broken(findings)))
     assert ElementTree.parse(tmp_path / "soak.svg").getroot().tag.endswith("svg")
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_process_that_ends_during_the_warm_up_ends_it_with_a_verdict(tmp_path: Path, ros_domain: int) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "soak_node.py"), "--minutes", "10", "--every", "1"]
+    options = ["--domain", str(ros_domain), "--output", str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True, env=env) as soak:
+        assert soak.stdout is not None
+        try:
+            assert "Hz" in soak.stdout.readline()
+            children = Path(f"/proc/{soak.pid}/task/{soak.pid}/children").read_text().split()
+            policy = [pid for pid in children if "policy_node" in Path(f"/proc/{pid}/cmdline").read_text()]
+            os.kill(int(policy[0]), signal.SIGKILL)
+            said = soak.stdout.read()
+        finally:
+            soak.terminate()
+    assert soak.returncode == 1, said
+    assert "policy ended with status -9" in said
+    findings = [Finding(**finding) for finding in json.loads((tmp_path / "soak.json").read_text())["findings"]]
+    assert {"samples that a judgement lacks", "processes that ended"} <= set(broken(findings))
