@@ -71,7 +71,8 @@ class TickTimers:
         return self._ticker.on_observation(self._now())
 
     def _on_look(self) -> None:
-        if why := self._watch.look(self._now(), time.monotonic_ns()):
+        before_ns, now_ns, after_ns = time.monotonic_ns(), self._now(), time.monotonic_ns()
+        if why := self._watch.look(now_ns, before_ns, after_ns):
             self._ticker.reset()
             self._clock_set(why)
         self._look()
