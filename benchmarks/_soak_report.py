@@ -19,6 +19,8 @@ COUNTED = 0.5
 """Threads, files and segments may not grow by one."""
 DRIFT = 0.005
 """Share that the rate of commands may change by from beginning to end, and be off the robot's rate."""
+HELD = 0.05
+"""Share of the commands that may hold the arm, as where a picture came late."""
 NEEDED = 3
 """Samples."""
 MISSED = 0.001
@@ -124,6 +126,11 @@ def _bounded(what: str, found: str, value: float, bound: float, unit: str) -> Fi
 def lost(what: str, count: int) -> Finding:
     """Something of which none may be."""
     return Finding(what, str(count), "0", count == 0)
+
+
+def held(holds: int, commands: int) -> Finding:
+    """Whether the policy drove, or stood still instead: what stops it may last until somebody clears it."""
+    return _bounded("commands that held", f"{holds} of {commands}", holds / max(1, commands), HELD, "of them")
 
 
 def table(findings: Sequence[Finding]) -> str:

@@ -27,7 +27,7 @@ from _operator_node import Operator
 from _pieces_node import PIECES, ROBOT
 from _processes import holding, segments
 from _random_policy import save_policy
-from _soak_report import Finding, Window, as_json, judge, lost, picture, table
+from _soak_report import Finding, Window, as_json, held, judge, lost, picture, table
 
 from rollout_manager.bag import verify
 from rollout_manager.graph import Graph, GraphConfig, NodeConfig, is_quiet, ros_environment
@@ -118,14 +118,13 @@ def soak(
                     windows.append(sample(listener, pids, time.monotonic() - began, spec.period_ns / 1e6))
                     owned |= {name for pid in pids.values() for name in segments(pid)}
                     print(windows[-1].line(), flush=True)
-            unheard = 0 if ended else settle(listener)
+            driven = [] if ended else settle(listener)
         finally:
             recorder.terminate()
             recorder.wait(STOP_S)
             listener.close()
             rclpy.shutdown()
-    losses = [lost("processes that ended", ended), lost("commands not heard", unheard)]
-    return windows, [*losses, *recorded(bags), left_over(owned)]
+    return windows, [lost("processes that ended", ended), *driven, *recorded(bags), left_over(owned)]
 
 
 def tell_ended(graph: Graph, recorder: "subprocess.Popen[bytes]") -> int:
@@ -138,12 +137,11 @@ def tell_ended(graph: Graph, recorder: "subprocess.Popen[bytes]") -> int:
     return len(ended) + (recorder.returncode is not None)
 
 
-def settle(listener: Listener) -> int:
-    """End the driving; how many commands the policy says it sent that were not heard."""
+def settle(listener: Listener) -> list[Finding]:
+    """End the driving; whether the policy drove, and every command that it says it sent was heard."""
     listener.disable()
     listener.until(lambda: False, 3.0)  # the arm brakes, and two diagnostics come
-    print(f"{listener.commands} commands, {listener.held} of them held", flush=True)
-    return listener.ticks - listener.commands
+    return [held(listener.held, listener.commands), lost("commands not heard", listener.ticks - listener.commands)]
 
 
 def recorded(bags: Path) -> list[Finding]:

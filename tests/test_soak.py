@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from _processes import Holding, holding, segments
-from _soak_report import Finding, Trend, Window, judge, picture, trend
+from _soak_report import Finding, Trend, Window, held, judge, picture, trend
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +21,7 @@ from vla_policy_node.dds_ports import SHARED_MEMORY
 
 ROOT = Path(__file__).resolve().parents[1]
 HELD = Holding(rss=200.0, private=100.0, threads=5, files=20, segments=2)
-TIMED = ("rate: drift, Hz", "rate", "missed ticks")
+TIMED = ("rate: drift, Hz", "rate", "missed ticks", "commands that held")
 """Bounds that a busy machine breaks."""
 
 
@@ -95,6 +95,11 @@ def test_where_all_ended_before_there_is_a_verdict_and_a_picture() -> None:
     assert broken(judge(windows([HELD] * 2), 30.0)) == ["samples that a judgement lacks"]
     assert broken(judge([], 30.0)) == ["samples that a judgement lacks"]
     assert ElementTree.fromstring(picture([], 30.0)).tag.endswith("svg")
+
+
+def test_a_policy_that_was_stopped_for_most_of_the_time_is_seen() -> None:
+    assert broken([held(158_829, 161_580)]) == ["commands that held"]
+    assert broken([held(148, 107_845), held(0, 0)]) == []
 
 
 OPENS = """
