@@ -273,3 +273,4 @@ def test_where_opengl_cannot_be_had_the_message_says_what_to_install(settings: d
     last = said.strip().splitlines()[-1]
     assert last.startswith("rollout_manager.exceptions.SimulatorError: MuJoCo cannot be loaded with MUJOCO_GL=")
     assert "apt-get install libosmesa6" in last
+    assert "apt-get install libegl1" in last

@@ -36,8 +36,8 @@ def import_mujoco() -> Any:
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
         chosen = os.environ["MUJOCO_GL"]
         raise SimulatorError(
-            f"MuJoCo cannot be loaded with MUJOCO_GL={chosen}: {error}. For osmesa install libosmesa6 "
-            "(apt-get install libosmesa6); with a GPU set MUJOCO_GL=egl; valid are osmesa, egl and glfw"
+            f"MuJoCo cannot be loaded with MUJOCO_GL={chosen}: {error}. Valid are osmesa (apt-get install libosmesa6), "
+            "egl for a GPU (apt-get install libegl1), and glfw"
         ) from error
     return mujoco
 
