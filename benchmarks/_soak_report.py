@@ -22,7 +22,7 @@ DRIFT = 0.005
 HELD = 0.05
 """Share of the commands that may hold the arm, as where a picture came late."""
 NEEDED = 3
-"""Samples."""
+"""Samples that a judgement takes."""
 MISSED = 0.001
 """Share of ticks that may be missed: on a computer without real-time guarantees some are."""
 
@@ -128,7 +128,7 @@ def lost(what: str, count: int) -> Finding:
     return Finding(what, str(count), "0", count == 0)
 
 
-def held(holds: int, commands: int) -> Finding:
+def stood_still(holds: int, commands: int) -> Finding:
     """Whether the policy drove, or stood still instead: what stops it may last until somebody clears it."""
     return _bounded("commands that held", f"{holds} of {commands}", holds / max(1, commands), HELD, "of them")
 

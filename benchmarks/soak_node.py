@@ -27,7 +27,7 @@ from _operator_node import Operator
 from _pieces_node import PIECES, ROBOT
 from _processes import holding, segments
 from _random_policy import save_policy
-from _soak_report import Finding, Window, as_json, held, judge, lost, picture, table
+from _soak_report import Finding, Window, as_json, judge, lost, picture, stood_still, table
 
 from rollout_manager.bag import verify
 from rollout_manager.graph import Graph, GraphConfig, NodeConfig, is_quiet, ros_environment
@@ -141,7 +141,8 @@ def settle(listener: Listener) -> list[Finding]:
     """End the driving; whether the policy drove, and every command that it says it sent was heard."""
     listener.disable()
     listener.until(lambda: False, 3.0)  # the arm brakes, and two diagnostics come
-    return [held(listener.held, listener.commands), lost("commands not heard", listener.ticks - listener.commands)]
+    unheard = listener.ticks - listener.commands
+    return [stood_still(listener.held, listener.commands), lost("commands not heard", unheard)]
 
 
 def recorded(bags: Path) -> list[Finding]:

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from _processes import Holding, holding, segments
-from _soak_report import Finding, Trend, Window, held, judge, picture, trend
+from _soak_report import Finding, Trend, Window, judge, picture, stood_still, trend
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,8 +98,8 @@ def test_where_all_ended_before_there_is_a_verdict_and_a_picture() -> None:
 
 
 def test_a_policy_that_was_stopped_for_most_of_the_time_is_seen() -> None:
-    assert broken([held(158_829, 161_580)]) == ["commands that held"]
-    assert broken([held(148, 107_845), held(0, 0)]) == []
+    assert broken([stood_still(158_829, 161_580)]) == ["commands that held"]
+    assert broken([stood_still(148, 107_845), stood_still(0, 0)]) == []
 
 
 OPENS = """
@@ -154,13 +154,22 @@ def test_the_picture_is_an_svg_that_names_its_processes() -> None:
     assert "policy (100 MiB)" in svg
 
 
+def environment() -> dict[str, str]:
+    """This test's own, with the source."""
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+
+
+def soak_command(output: Path, domain: int, *options: str) -> list[str]:
+    """The soak test, with a sample a second."""
+    script = str(ROOT / "benchmarks" / "soak_node.py")
+    return [sys.executable, script, "--every", "1", "--domain", str(domain), "--output", str(output), *options]
+
+
 @pytest.mark.ros
 @pytest.mark.slow
 def test_it_runs_and_nothing_leaks_or_is_lost(tmp_path: Path, ros_domain: int) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "soak_node.py"), "--minutes", "0.25", "--every", "1"]
-    options = ["--piece", "4", "--domain", str(ros_domain), "--output", str(tmp_path)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=200, env=env)
+    command = soak_command(tmp_path, ros_domain, "--minutes", "0.25", "--piece", "4")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment())
     assert done.returncode in (0, 1), done.stderr
     content = json.loads((tmp_path / "soak.json").read_text())
     assert len(content["windows"]) == 15
@@ -175,10 +184,8 @@ def test_it_runs_and_nothing_leaks_or_is_lost(tmp_path: Path, ros_domain: int) -
 @pytest.mark.ros
 @pytest.mark.slow
 def test_a_process_that_ends_during_the_warm_up_ends_it_with_a_verdict(tmp_path: Path, ros_domain: int) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "soak_node.py"), "--minutes", "10", "--every", "1"]
-    options = ["--domain", str(ros_domain), "--output", str(tmp_path)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True, env=env) as soak:
+    command = soak_command(tmp_path, ros_domain, "--minutes", "10")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as soak:
         assert soak.stdout is not None
         try:
             assert "Hz" in soak.stdout.readline()
