@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from rollout_manager.envs.libero.package import DOWNLOAD, INSTALL, PACKAGES, SCORED_MUJOCO, mujoco_effect
+from rollout_manager.envs.opengl import LIBRARIES
 from rollout_manager.shared_memory import Stale
 from trainer.probes import Probe
 
@@ -30,8 +31,6 @@ SETUP = "make setup"
 CLEAN = "fastdds shm clean"
 """Fast DDS's own command: removes the shared memory of processes that are dead, and nothing else."""
 NOTHING_LEFT = Stale(0, 0)
-LIBRARIES = {"osmesa": "libosmesa6", "egl": "libegl1"}
-"""The system's package behind each of MUJOCO_GL's values that render without a display."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 os.environ.setdefault("MUJOCO_GL", "osmesa")
 os.environ.setdefault("LP_NUM_THREADS", "0")
 
+from rollout_manager.envs.opengl import LIBRARIES
 from rollout_manager.exceptions import SimulatorError
 from vla_policy_node.observation import ImageArray
 
@@ -36,8 +37,8 @@ def import_mujoco() -> Any:
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
         chosen = os.environ["MUJOCO_GL"]
         raise SimulatorError(
-            f"MuJoCo cannot be loaded with MUJOCO_GL={chosen}: {error}. Valid are osmesa (apt-get install libosmesa6), "
-            "egl for a GPU (apt-get install libegl1), and glfw"
+            f"MuJoCo cannot be loaded with MUJOCO_GL={chosen}: {error}. Valid are osmesa (apt-get install "
+            f"{LIBRARIES['osmesa']}), egl for a GPU (apt-get install {LIBRARIES['egl']}), and glfw"
         ) from error
     return mujoco
 
