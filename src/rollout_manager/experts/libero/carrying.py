@@ -23,7 +23,7 @@ YAW_COST, TILT_COST = 0.5, 0.5
 they stand: a policy cannot learn a choice whose reason it does not see."""
 SIDE_COST = 2.0
 """For a metre to the left of a thing's middle, as the arm sees it: of two sides of a rim, which are alike, always the
-right one is taken, for the same reason."""
+right one is taken, for the same reason. Where it cannot be, or the thing has slipped, it costs nothing."""
 PREGRASP = (0.03, 0.08)
 GRASPS_LOOKED_AT, GRASPS_TRIED = 80, 8
 """Of each way the hand may lean: how many are looked at, and of how many that go it is seen where they lead."""
@@ -55,9 +55,10 @@ def choose(world: World, imagination: Imagination, goal: Goal, failed: Failures)
         places = placements(world, imagination, goal, lying)
         if not places:
             continue
-        found, tried = _cheapest(world, imagination, goal, failed, places)
-        if found is not None:
-            return found
+        for side_cost in (0.0,) if failed.grasps else (SIDE_COST, 0.0):
+            found, tried = _cheapest(world, imagination, goal, failed, places, side_cost)
+            if found is not None:
+                return found
         if not tried:
             raise ImpossibleError(f"no grasp of {name} is within reach")
         trouble = f"none of {tried} grasps of {name} can bring it to where ({' '.join(goal)}) would hold"
@@ -65,7 +66,12 @@ def choose(world: World, imagination: Imagination, goal: Goal, failed: Failures)
 
 
 def _cheapest(
-    world: World, imagination: Imagination, goal: Goal, failed: Failures, places: Sequence[Placement]
+    world: World,
+    imagination: Imagination,
+    goal: Goal,
+    failed: Failures,
+    places: Sequence[Placement],
+    side_cost: float,
 ) -> tuple[Carry | None, int]:
     """The cheapest grasp that can bring a thing to one of some places, if there is one; and how many were tried."""
     name = goal[1]
@@ -74,7 +80,8 @@ def _cheapest(
     for least_cost, lean in _leans():
         if least_cost >= least:
             break
-        for grasp in islice(_usable(world, imagination, name, lean, failed.grasps), GRASPS_TRIED):
+        usable = _usable(world, imagination, name, lean, failed.grasps, side_cost)
+        for grasp in islice(usable, GRASPS_TRIED):
             if grasp.cost >= least:
                 break
             tried += 1
@@ -103,12 +110,13 @@ def _usable(
     name: str,
     lean: Lean,
     failed: Sequence[Frame],
+    side_cost: float,
 ) -> Iterator[Grasp]:
     """Grasps of a thing that the hand can reach without meeting anything, the cheapest first."""
     thing = world.frame(name)
     avoided = list(failed)
     looked_at: list[Frame] = []
-    for grasp in _candidates(world, imagination, name, lean):
+    for grasp in _candidates(world, imagination, name, lean, side_cost):
         in_thing = thing.inverse() @ grasp.hand
         if any(alike(in_thing, other, SAME_PLACE) for other in avoided):
             continue
@@ -122,7 +130,7 @@ def _usable(
             return
 
 
-def _candidates(world: World, imagination: Imagination, name: str, lean: Lean) -> list[Grasp]:
+def _candidates(world: World, imagination: Imagination, name: str, lean: Lean, side_cost: float) -> list[Grasp]:
     """Grasps with the hand turned in some ways, by the thing's shape and what is near it; the cheapest first."""
     rng = np.random.default_rng(0)
     points = _thinned(world.object_cloud(name), MOST_POINTS, rng)
@@ -132,16 +140,16 @@ def _candidates(world: World, imagination: Imagination, name: str, lean: Lean) -
     around = _thinned(around[((around > low) & (around < high)).all(axis=1)], MOST_AROUND, rng)
     present, middle = world.hand.rotation, (points.min(axis=0) + points.max(axis=0)) / 2
     found = [
-        Grasp(g.hand, g.width, g.cost + cost + imagination.stretch_cost(g.hand) + _side_cost(g.hand, middle))
+        Grasp(g.hand, g.width, g.cost + cost + imagination.stretch_cost(g.hand) + side_cost * _left(g.hand, middle))
         for rotation, cost in lean
         for g in grasps(points, around, nearer_turn(rotation, present), rng)
     ]
     return sorted(found, key=lambda g: g.cost)
 
 
-def _side_cost(hand: Frame, middle: Float64Array) -> float:
-    """The arm looks along the world's x, so its left is along y."""
-    return SIDE_COST * max(0.0, float(hand.position[1] - middle[1]))
+def _left(hand: Frame, middle: Float64Array) -> float:
+    """How far left of a thing's middle the hand is, in m: the arm looks along the world's x, its left is along y."""
+    return max(0.0, float(hand.position[1] - middle[1]))
 
 
 def _thinned(points: Float64Array, most: int, rng: np.random.Generator) -> Float64Array:
