@@ -40,6 +40,14 @@ class Ramp:
         return ActionChunk(observation.stamp_ns, actions)
 
 
+class Asked(list[Observation]):
+    """What a network was asked about; it takes every question."""
+
+    def __call__(self, observation: Observation, committed: Committed | None) -> bool:
+        self.append(observation)
+        return True
+
+
 def feed(buffer: ObservationBuffer, stamp_ns: int, *, pose: bool = True) -> None:
     for camera in ROBOT.cameras:
         buffer.add_image(camera.name, stamp_ns, np.zeros((camera.height, camera.width, 3), np.uint8))
@@ -137,13 +145,8 @@ def test_after_a_late_observation_the_ticker_is_in_phase_again() -> None:
 
 
 def test_real_time_never_waits_and_uses_a_late_chunk_from_its_proper_index() -> None:
-    buffer, asked = buffer_of(), []
-
-    def ask(observation: Observation, committed: Committed | None) -> bool:
-        asked.append(observation)
-        return True
-
-    control = RealTimeControl(buffer, Replan(PERIOD, 3), SafetyFilter(ROBOT), ask)
+    buffer, asked = buffer_of(), Asked()
+    control = RealTimeControl(buffer, Replan(PERIOD, 3), SafetyFilter(ROBOT), asked)
     policy = Ramp()
     feed(buffer, 0)
     assert ticked(control, 1) is None  # asked; the chunk may still give this very command
@@ -171,13 +174,8 @@ def test_real_time_never_waits_and_uses_a_late_chunk_from_its_proper_index() -> 
 def test_real_time_answers_with_the_chunk_when_it_comes_within_the_tick(
     horizon: int, answered_ns: int, expected: float
 ) -> None:
-    buffer, asked = buffer_of(), []
-
-    def ask(observation: Observation, committed: Committed | None) -> bool:
-        asked.append(observation)
-        return True
-
-    control = RealTimeControl(buffer, Replan(PERIOD, 1), SafetyFilter(ROBOT), ask)
+    buffer, asked = buffer_of(), Asked()
+    control = RealTimeControl(buffer, Replan(PERIOD, 1), SafetyFilter(ROBOT), asked)
     feed(buffer, 0)
     assert ticked(control, 1) is None
     step = control.offer(Proposal(Ramp(horizon).act(asked[0]), 0.01), answered_ns)
@@ -188,13 +186,8 @@ def test_real_time_answers_with_the_chunk_when_it_comes_within_the_tick(
 
 
 def test_real_time_sends_single_actions_for_pictures_that_come_late() -> None:
-    buffer, asked = buffer_of(), []
-
-    def ask(observation: Observation, committed: Committed | None) -> bool:
-        asked.append(observation)
-        return True
-
-    control = RealTimeControl(buffer, Replan(PERIOD, 1), SafetyFilter(ROBOT), ask)
+    buffer, asked = buffer_of(), Asked()
+    control = RealTimeControl(buffer, Replan(PERIOD, 1), SafetyFilter(ROBOT), asked)
     for k in range(3):
         feed(buffer, k * PERIOD)
         late = k * PERIOD + PERIOD * 9 // 10
