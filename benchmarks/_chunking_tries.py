@@ -138,23 +138,44 @@ def table(tries: Sequence[Try]) -> str:
     return "\n".join(lines)
 
 
+Span = tuple[float, float, float]
+"""What is drawn of a case: the middle, and from where to where a line goes through it."""
+
+
+def solved(tries: Sequence[Try]) -> Span:
+    """Share of successes in %, and its 95 % Wilson interval."""
+    rate = wilson(sum(one.success for one in tries), len(tries))
+    return 100 * rate.value, 100 * rate.low, 100 * rate.high
+
+
+def spread(of: Callable[[Try], float]) -> Callable[[Sequence[Try]], Span]:
+    """Median, least and most of a number that each try has."""
+
+    def found(tries: Sequence[Try]) -> Span:
+        values = [of(one) for one in tries]
+        return float(np.median(values)), min(values), max(values)
+
+    return found
+
+
+PLOTTED: dict[str, Callable[[Sequence[Try]], Span]] = {
+    "succeeded, %": solved,
+    "until arrived, s": spread(lambda one: one.seconds),
+    "jerk, rad/s\u00b3": spread(lambda one: one.jerk),
+    "off the way, mm": spread(lambda one: one.off_mm),
+}
+
+
 def plot(tries: Sequence[Try]) -> str:
-    """What the delay does to each way, as SVG: medians, with least and most."""
-    figure, plots = new_figures(7.0, 8.0, 4)
-    kinds: list[tuple[str, Callable[[Try], float]]] = [
-        ("succeeded, %", lambda one: 100.0 * one.success),
-        ("until arrived, s", lambda one: one.seconds),
-        ("jerk, rad/s\u00b3", lambda one: one.jerk),
-        ("off the way, mm", lambda one: one.off_mm),
-    ]
-    for axes, (label, value) in zip(plots, kinds, strict=True):
+    """What the delay does to each way, as SVG: success with its 95 % interval, else medians with least and most."""
+    figure, plots = new_figures(7.0, 8.0, len(PLOTTED))
+    for axes, (label, span) in zip(plots, PLOTTED.items(), strict=True):
         for i, (way, colour) in enumerate(zip(WAYS, COLOURS, strict=True)):
-            found = [[value(one) for one in tries if one.case[:2] == (way, ms)] for ms in DELAYS_MS]
-            middle = [float(np.mean(v) if "%" in label else np.median(v)) for v in found]
+            spans = [span([one for one in tries if one.case[:2] == (way, ms)]) for ms in DELAYS_MS]
+            middle, low, high = zip(*spans, strict=True)
             places = [at + 0.08 * (i - 2) for at in range(len(DELAYS_MS))]
             axes.plot(places, middle, "o-", color=colour, lw=1.6, ms=4, label=way)
-            if "%" not in label:
-                axes.vlines(places, [min(v) for v in found], [max(v) for v in found], color=colour, lw=1, alpha=0.5)
+            axes.vlines(places, low, high, color=colour, lw=1, alpha=0.5)
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
     plots[0].legend(ncols=5, frameon=False, fontsize=8.5, labelcolor=FAINT, loc="lower left", bbox_to_anchor=(0, 1))
