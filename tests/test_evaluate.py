@@ -83,9 +83,10 @@ def test_the_table_shows_trials_interval_and_steps() -> None:
     assert "66.7 % (2/3)" in lines[3]
     assert "human" not in "".join(lines)
     helped = table([ROW, replace(ROW, human_steps=3), replace(failed, human_steps=9)]).splitlines()
-    assert helped[2].startswith("reach-v3  100.0 % (2/2) [34.2, 100.0], 1 with a human's help")
+    assert helped[2].startswith("reach-v3  50.0 % (1/2) [9.5, 90.5], 1 more with a human's help")
     assert "help" not in helped[1], "it did not succeed"
-    assert "1 with a human's help" in helped[3]
+    assert "33.3 % (1/3)" in helped[3]
+    assert "1 more with a human's help" in helped[3]
 
 
 def test_the_mean_over_tasks_by_hand() -> None:

@@ -171,7 +171,8 @@ def test_successes_with_a_humans_help_are_told() -> None:
     made = rows("push-v3", "110")
     arm = Arm("bc", "BC", (made[0], replace(made[1], human_steps=4), replace(made[2], human_steps=4)))
     content = page(Report("Title", "Summary", (arm,)))
-    assert "1 with a human's help" in content
+    assert "1/3" in content
+    assert "1 more with a human's help" in content
     assert "help" not in page(Report("Title", "Summary", (Arm("bc", "BC", tuple(made)),)))
 
 

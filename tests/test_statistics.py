@@ -169,6 +169,24 @@ def test_aborted_episodes_say_nothing_of_the_policy() -> None:
     assert success_by_state([ROW, aborted, retried]) == {("metaworld", "push-v3", 0): True}
 
 
+def test_what_a_human_helped_with_is_no_success_of_the_policy() -> None:
+    helped = replace(ROW, seed=1, human_steps=3, steps=90)
+    own = replace(ROW, seed=2, driver="human", human_steps=40)
+    in_vain = replace(FAILED, seed=3, human_steps=50)
+    summary = Summary.of([ROW, helped, in_vain])
+    assert (summary.rate.successes, summary.rate.trials, summary.helped, summary.steps.mean) == (1, 3, 1, 40.0)
+    assert str(summary).endswith(", 1 more with a human's help")
+    by_state = {seed: solved for (_, _, seed), solved in success_by_state([ROW, helped, own, in_vain]).items()}
+    assert by_state == {0: True, 1: False, 2: True, 3: False}
+    assert Summary.of([own]).rate.successes == 1, "what a human demonstrates is the human's"
+
+
+def test_a_policy_that_was_helped_does_not_replace_one_that_needed_none() -> None:
+    alone = [replace(ROW, seed=seed) for seed in range(20)]
+    helped = [replace(row, human_steps=5) for row in alone]
+    assert gate(success_by_state(alone), success_by_state(helped)).decision == "keep"
+
+
 def test_rows_by_task() -> None:
     other = replace(ROW, task="door-open-v3")
     assert by_task([ROW, other, FAILED]) == {"door-open-v3": [other], "push-v3": [ROW, FAILED]}

@@ -53,6 +53,14 @@ class EpisodeResultRow:
         if self.success != (self.ending == "success"):
             raise ResultsError(f"episode '{self.episode_id}': success {self.success} contradicts '{self.ending}'")
 
+    @property
+    def unaided(self) -> bool:
+        """Whether the driver succeeded by itself: what success rates and comparisons count.
+
+        A human takes over where a policy goes wrong, so a success after that says nothing for the policy.
+        """
+        return self.success and (self.driver == "human" or not self.human_steps)
+
     @staticmethod
     def of(header: EpisodeHeader, outcome: Outcome) -> "EpisodeResultRow":
         """The row of an episode; its label plays no part."""

@@ -93,13 +93,13 @@ def _zero_shot(report: Report) -> str:
 
 
 def share(summary: Summary, steps: bool = True) -> str:
-    """A cell: share of successes, of how many, interval, and how many had a human's help; on request the median of
-    steps to success."""
+    """A cell: share of successes, of how many, interval, and how many more had a human's help; on request the median
+    of steps to success."""
     rate = summary.rate
     if not rate.trials:
         return "–"
     below = f"<br><small>{summary.steps.median:g} steps</small>" if steps and summary.steps.successes else ""
-    helped = f"<br><small>{summary.helped} with a human's help</small>" if summary.helped else ""
+    helped = f"<br><small>{summary.helped} more with a human's help</small>" if summary.helped else ""
     interval = f"<small>[{100 * rate.low:.0f}, {100 * rate.high:.0f}]</small>"
     return f"<b>{100 * rate.value:.0f} %</b> {rate.successes}/{rate.trials} {interval}{below}{helped}"
 

@@ -108,7 +108,7 @@ def compare_paired(old: Mapping[Key, bool], new: Mapping[Key, bool], confidence:
 
 @dataclass(frozen=True)
 class StepsToSuccess:
-    """Steps that successful episodes took. `mean` and `median` are not numbers where none succeeded."""
+    """Steps that unaided successes took. `mean` and `median` are not numbers where none succeeded."""
 
     successes: int
     mean: float
@@ -116,7 +116,7 @@ class StepsToSuccess:
 
     @staticmethod
     def of(rows: Sequence[EpisodeResultRow]) -> "StepsToSuccess":
-        steps = [row.steps for row in rows if row.success]
+        steps = [row.steps for row in rows if row.unaided]
         if not steps:
             return StepsToSuccess(0, float("nan"), float("nan"))
         return StepsToSuccess(len(steps), mean(steps), float(median(steps)))
@@ -124,22 +124,22 @@ class StepsToSuccess:
 
 @dataclass(frozen=True)
 class Summary:
-    """Success and steps to success of some episodes. Aborted ones say nothing of the policy and are only counted."""
+    """Unaided success and steps to it of some episodes. Aborted ones say nothing of the policy and are only counted."""
 
     rate: Rate
     steps: StepsToSuccess
     aborted: int
     helped: int = 0
-    """Of the successes, those of which a human drove at least a step."""
+    """Tries of the rate that do not count as its successes, but succeeded after a human had driven a step or more."""
 
     def __str__(self) -> str:
-        return f"{self.rate}" + (f", {self.helped} with a human's help" if self.helped else "")
+        return f"{self.rate}" + (f", {self.helped} more with a human's help" if self.helped else "")
 
     @staticmethod
     def of(rows: Sequence[EpisodeResultRow], confidence: float = 0.95) -> "Summary":
         counted = [row for row in rows if row.ending != "aborted"]
-        rate = wilson(sum(row.success for row in counted), len(counted), confidence)
-        helped = sum(row.success and row.human_steps > 0 for row in counted)
+        rate = wilson(sum(row.unaided for row in counted), len(counted), confidence)
+        helped = sum(row.success and not row.unaided for row in counted)
         return Summary(rate, StepsToSuccess.of(counted), len(rows) - len(counted), helped)
 
 
@@ -152,9 +152,9 @@ def by_task(rows: Sequence[EpisodeResultRow]) -> dict[str, list[EpisodeResultRow
 
 
 def success_by_state(rows: Sequence[EpisodeResultRow]) -> dict[Key, bool]:
-    """Whether each initial state was solved at the first attempt; aborted episodes are left out."""
+    """Whether each initial state was solved at the first attempt, unaided; aborted episodes are left out."""
     counted = [row for row in rows if row.attempt == 0 and row.ending != "aborted"]
-    return {(row.environment, row.task, row.seed): row.success for row in counted}
+    return {(row.environment, row.task, row.seed): row.unaided for row in counted}
 
 
 @dataclass(frozen=True)
