@@ -160,6 +160,43 @@ def test_what_cannot_work_is_refused_before_anything_starts() -> None:
         check(replace(config, network="huge"))
 
 
+def test_rounds_may_begin_from_a_policy_that_there_is(outputs: tuple[Path, dict[str, Output]], tmp_path: Path) -> None:
+    """The network that is named is another one, the demonstrations are the first run's, and no base is trained."""
+    folder, stages = outputs
+    given = folder / stages["train bc"]["checkpoint"]
+    content = {
+        **CONFIG,
+        "network": "two_cameras_small",
+        "start": "continued",
+        "base_checkpoint": str(given),
+        "demonstrations": {"per_task": 2, "bags": str(folder / "bags" / "demonstrations")},
+        "references": {"control": True, "unfiltered": False},
+        "zero_shot": {},
+    }
+    run_and_report(from_mapping(FBCConfig, content, "test"), tmp_path)
+    made = {s["name"]: s["output"] for s in json.loads((tmp_path / "journal.json").read_text())["stages"]}
+    base, own = load_checkpoint(given), load_checkpoint(tmp_path / made["train fbc_1"]["checkpoint"])
+    assert made["train bc"]["digest"] == own.lineage.parent == base.digest
+    assert own.lineage.gradient_steps == base.lineage.gradient_steps + 3
+    assert sorted(path.name for path in (tmp_path / "training").iterdir()) == ["control_1", "fbc_1"]
+    assert sum(n for _, n in made["train bc"]["validation"].values()) == 1
+    assert [arm.title for arm in gather(tmp_path).arms] == ["base", "best BC", "control", "FBC 1"]
+    assert gather(tmp_path).summary.startswith("The policy that it began with succeeds in")
+
+
+def test_a_base_that_was_trained_on_what_measures_it_is_refused(outputs: tuple[Path, dict[str, Output]]) -> None:
+    folder, stages = outputs
+    config = from_mapping(FBCConfig, CONFIG, "test")
+    given = replace(config, base_checkpoint=str(folder / stages["train bc"]["checkpoint"]))
+    check(given)
+    shown = config.seeds.demonstrations
+    seen = replace(given, seeds=replace(config.seeds, evaluation=shown, demonstrations=config.seeds.evaluation))
+    with pytest.raises(ConfigError, match=r"trained on 1 of the initial states that seeds\.evaluation"):
+        check(seen)
+    with pytest.raises(PolicyNodeError, match="nowhere"):
+        check(replace(config, base_checkpoint="nowhere"))
+
+
 def test_the_catalogue_counts_what_the_journal_says(outputs: tuple[Path, dict[str, Output]]) -> None:
     folder, stages = outputs
     with Catalog.rebuild([folder / "bags"], ":memory:") as catalog:

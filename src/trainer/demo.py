@@ -9,20 +9,21 @@ from rich.console import Console
 from transformers.utils import logging
 
 from rollout_manager.envs.registry import make_env
+from rollout_manager.episode import episode_id
 from rollout_manager.pool import WorkerPool
 from trainer.collectors import make_collector
 from trainer.config import save_config, to_plain
 from trainer.exceptions import ConfigError
 from trainer.fbc import filtered_behaviour_cloning, references_beside
 from trainer.fbc_config import FBCConfig
-from trainer.fbc_stages import RunStages
+from trainer.fbc_stages import RunStages, network_of
 from trainer.features import cached_precision
 from trainer.films import make_films
 from trainer.journal import Journal
 from trainer.report import RESULTS, gather, write_report
 from trainer.report_data import Report
-from vla_policy_node.network.config import load_network_config
-from vla_policy_node.spec import load_spec
+from vla_policy_node.checkpoint import load_checkpoint
+from vla_policy_node.spec import RobotSpec, load_spec
 
 Say = Callable[[str], None]
 
@@ -79,13 +80,30 @@ def _stages(config: FBCConfig, folder: Path, helping: bool = False) -> Iterator[
 def check(config: FBCConfig) -> None:
     """Refuse, before anything is started, what would fail later. Raises: ConfigError, and as `run_and_report`."""
     spec = load_spec(config.robot)
-    vision = load_network_config(config.network).vision
+    vision = network_of(config).vision
     for training in (config.base, config.retrain):
         cached_precision(training, vision)
     make_env(config.environment, spec, config.rules).close()
     bags = config.demonstrations.bags
     if bags and not Path(bags).is_dir():
         raise ConfigError(f"demonstrations.bags '{bags}' is not a folder")
+    if config.base_checkpoint:
+        _check_unseen(config, spec)
+
+
+def _check_unseen(config: FBCConfig, spec: RobotSpec) -> None:
+    """Raises: ConfigError: the base was trained on states that are to choose between policies, or to measure them."""
+    plan = config.seed_plan
+    trained_on = {
+        name.rsplit("_a", 1)[0] for name in load_checkpoint(Path(config.base_checkpoint), spec).lineage.episodes
+    }
+    for purpose, seeds in (("evaluation", plan.evaluation), ("validation", plan.validation)):
+        ids = {episode_id(config.environment, t, s).rsplit("_a", 1)[0] for t in config.tasks for s in seeds}
+        if seen := sorted(ids & trained_on):
+            raise ConfigError(
+                f"base_checkpoint '{config.base_checkpoint}' was trained on {len(seen)} of the initial states that "
+                f"seeds.{purpose} is to try, such as {seen[0]}; choose another first seed"
+            )
 
 
 def stopwatch(console: Console) -> Say:

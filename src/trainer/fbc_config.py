@@ -148,7 +148,7 @@ class FBCConfig:
     workers: int = 2
     """Processes that try tasks at once in process."""
     network: str = "small"
-    """A network of `config/network/`, or the path of such a file."""
+    """A network of `config/network/`, or the path of such a file; not looked at where `base_checkpoint` is given."""
     seeds: SeedStarts = field(default_factory=SeedStarts)
     """Where the seeds of each purpose begin."""
     demonstrations: DemonstrationConfig = field(default_factory=DemonstrationConfig)
@@ -159,6 +159,8 @@ class FBCConfig:
     """What is kept while success is sparse."""
     filter: FilterConfig = field(default_factory=FilterConfig)
     """Which of the tries are kept; `min_progress` is set by `partial_credit`."""
+    base_checkpoint: str = ""
+    """Folder of a policy that there is already, for the rounds to begin from as it is; empty: `base` trains one."""
     base: TrainingConfig = field(default_factory=TrainingConfig)
     """Behaviour cloning of the demonstrations."""
     retrain: TrainingConfig = field(default_factory=TrainingConfig)

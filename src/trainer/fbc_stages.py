@@ -6,7 +6,7 @@ A run's folder:
     bags/demonstrations/         one bag a try, labels beside it
     bags/iteration_<i>/
     tries/<plan>.csv             one row a try
-    training/<run>/              checkpoints, log and state to resume from
+    training/<run>/              checkpoints, log and state to resume from; not of a base that was given
     validation.csv               the tries that checkpoints were chosen by
     evaluation.csv               the tries that arms are measured by
     zero_shot.csv                those on tasks that nothing was trained on
@@ -35,7 +35,7 @@ from trainer.loop import TrainResult
 from trainer.report_data import count
 from trainer.statistics import by_task
 from vla_policy_node.checkpoint import load_checkpoint
-from vla_policy_node.network.config import load_network_config
+from vla_policy_node.network.config import NetworkConfig, load_network_config
 from vla_policy_node.normalization import Statistics
 from vla_policy_node.spec import load_spec
 
@@ -68,7 +68,10 @@ class RunStages:
         name = f"{arm}_{iteration}" if iteration else arm
         own = f" and {len(episodes)} own tries" if episodes else ""
         what = f"training {name} on the demonstrations{own}"
-        output = self._stage(f"train {name}", what, lambda: self._train(name, iteration, start, episodes))
+        if (given := self.config.base_checkpoint) and not iteration:
+            output = self._stage(f"train {name}", f"trying {given} on the validation states", self._given)
+        else:
+            output = self._stage(f"train {name}", what, lambda: self._train(name, iteration, start, episodes))
         validation = {task: (k, n) for task, (k, n) in output["validation"].items()}
         return Trained(name, output["checkpoint"], output["digest"], output["steps"], validation)
 
@@ -196,7 +199,7 @@ class RunStages:
     def _train(self, name: str, iteration: int, start: Trained | None, episodes: Sequence[str]) -> Output:
         config = self.config
         spec = load_spec(config.robot)
-        network = load_network_config(config.network)
+        network = network_of(config)
         demonstrations = self._demonstrations()
         paths = [*demonstrations, *(self.folder.resolve() / path for path in episodes)]
         cache = EpisodeCache(self.folder / "cache")
@@ -209,12 +212,38 @@ class RunStages:
             replace(training, seed=training.seed + iteration),
             self.folder / "training" / name,
             cache,
-            rollout_score(self._validation, self.folder / VALIDATION, self.pool),
+            self._score,
             self.folder / start.checkpoint if start else None,
             statistics=self._statistics(),
         )
         counts = {"demonstrations": len(demonstrations), "own": len(episodes), "unusable": loaded.problems}
         return {**self._chosen(result, start), **counts}
+
+    def _given(self) -> Output:
+        """What a training run that made the base that was given would have said of it."""
+        base = load_checkpoint(Path(self.config.base_checkpoint).resolve(), load_spec(self.config.robot))
+        self._score(base.lineage.gradient_steps, base.folder)
+        validation = self._validated(base.digest)
+        tries = [sum(counts) for counts in zip(*validation.values(), strict=True)]
+        return {
+            "checkpoint": str(base.folder),
+            "digest": base.digest,
+            "parent": base.lineage.parent,
+            "steps": base.lineage.gradient_steps,
+            "validation": validation,
+            "candidates": [(base.lineage.gradient_steps, *tries, True)],
+            "demonstrations": len(base.lineage.episodes),
+            "own": 0,
+        }
+
+    def _score(self, step: int, checkpoint: Path) -> float:
+        """See `trainer.loop.Validate`."""
+        return rollout_score(self._validation, self.folder / VALIDATION, self.pool)(step, checkpoint)
+
+    def _validated(self, digest: str) -> dict[str, tuple[int, int]]:
+        """By task: successes and tries of a checkpoint on the validation seeds."""
+        rows = by_task(measured(self.folder / VALIDATION, digest))
+        return {task: (sum(r.success for r in rows[task]), len(rows[task])) for task in rows}
 
     def _statistics(self) -> Statistics | None:
         """Those of the base: recomputing them on what was filtered is known to make policies worse."""
@@ -229,13 +258,12 @@ class RunStages:
             rows = measured(self.folder / VALIDATION, candidate.digest)
             solved = sum(row.success for row in rows)
             candidates.append((before + candidate.step, solved, len(rows), candidate == result.best))
-        best = by_task(measured(self.folder / VALIDATION, result.best.digest))
         return {
             "checkpoint": str(result.checkpoint.relative_to(self.folder)),
             "digest": result.best.digest,
             "parent": start.digest if start else "",
             "steps": before + result.best.step,
-            "validation": {task: (sum(r.success for r in best[task]), len(best[task])) for task in best},
+            "validation": self._validated(result.best.digest),
             "candidates": candidates,
         }
 
@@ -272,6 +300,13 @@ class RunStages:
             execute_every=self.config.evaluation.execute_every,
             workers=self.config.workers,
         )
+
+
+def network_of(config: FBCConfig) -> NetworkConfig:
+    """Of every policy of a run: that of the base that was given, or the configuration's."""
+    if config.base_checkpoint:
+        return load_checkpoint(Path(config.base_checkpoint), load_spec(config.robot)).config
+    return load_network_config(config.network)
 
 
 def measured(path: Path, digest: str) -> list[EpisodeResultRow]:

@@ -17,6 +17,9 @@ from trainer.training_log import read_history
 
 JOURNAL, RESULTS, PAGE = "journal.json", "results.csv", Path("report") / "index.html"
 
+TITLES: Mapping[str, str] = {"bc": "BC", "control": "control", "best_bc": "best BC", "unfiltered": "unfiltered"}
+GIVEN = "base", "the policy that the rounds began from, trained elsewhere"
+"""Title and note of the base where it is not behaviour cloning of this run."""
 NOTES: Mapping[str, str] = {
     "bc": "demonstrations alone, the best of its checkpoints on the validation seeds",
     "control": "as many gradient steps as FBC, from the same start, on demonstrations alone",
@@ -46,7 +49,8 @@ def gather(folder: Path, videos: Sequence[Video] = ()) -> Report:
     """Everything that a run's folder says. Raises as `write_report`."""
     journal = read_journal(folder / JOURNAL)
     outputs: dict[str, Output] = {stage["name"]: stage["output"] for stage in journal["stages"]}
-    arms = _arms(folder, outputs, "evaluate ", EVALUATION)
+    given = bool(journal["config"].get("base_checkpoint"))
+    arms = _arms(folder, outputs, "evaluate ", EVALUATION, given)
     if not arms:
         raise TrainerError(f"'{folder}': nothing has been evaluated yet; finish the run first")
     config = journal["config"]
@@ -57,7 +61,7 @@ def gather(folder: Path, videos: Sequence[Video] = ()) -> Report:
         "and what the policy taught itself",
         summary=summary(arms),
         arms=arms,
-        zero_shot=_arms(folder, outputs, "zero-shot ", ZERO_SHOT),
+        zero_shot=_arms(folder, outputs, "zero-shot ", ZERO_SHOT, given),
         pairs=_pairs(arms),
         losses=tuple(curve for name in trained if (curve := _loss(folder, name))),
         candidates=tuple(c for name, output in trained.items() for c in _candidates(name, output)),
@@ -75,7 +79,8 @@ def summary(arms: Sequence[Arm]) -> str:
     by_name = {arm.name: arm for arm in arms}
     last = _last_own(arms)
     base = by_name["bc"]
-    text = f"Behaviour cloning succeeds in {_percent(base)} of {base.summary.rate.trials} tries"
+    begun = "Behaviour cloning" if base.title == TITLES["bc"] else "The policy that it began with"
+    text = f"{begun} succeeds in {_percent(base)} of {base.summary.rate.trials} tries"
     if last is None:
         return f"{text}."
     iterations = sum(arm.name.startswith("fbc_") for arm in arms)
@@ -101,8 +106,7 @@ def write_all_results(arms: Sequence[Arm], path: Path) -> None:
 
 def title_of(name: str) -> str:
     """What an arm is called on the page."""
-    fixed = {"bc": "BC", "control": "control", "best_bc": "best BC", "unfiltered": "unfiltered"}
-    return fixed.get(name) or name.replace("fbc_", "FBC ")
+    return TITLES.get(name) or name.replace("fbc_", "FBC ")
 
 
 def _cells(row: EpisodeResultRow) -> list[str]:
@@ -112,15 +116,22 @@ def _cells(row: EpisodeResultRow) -> list[str]:
     return [str(cells[name]) for name in COLUMNS]
 
 
-def _arms(folder: Path, outputs: Mapping[str, Output], stages: str, results: str) -> tuple[Arm, ...]:
-    """The arms that the stages whose names begin so have measured, into a results file; references first."""
+def _arms(
+    folder: Path, outputs: Mapping[str, Output], stages: str, results: str, given: bool = False
+) -> tuple[Arm, ...]:
+    """The arms that the stages whose names begin so have measured, into a results file; references first.
+
+    Args: given: whether the base is a policy that there was before.
+    """
     arms = []
     for stage, output in outputs.items():
         if stage.startswith(stages):
             name = stage.removeprefix(stages)
             rows = tuple(measured(folder / results, output["digest"]))
-            note = NOTES.get(name, "demonstrations and its own successes so far")
-            arms.append(Arm(name, title_of(name), rows, f"{note} ({output['checkpoint']})", output["checkpoint"]))
+            title, note = title_of(name), NOTES.get(name, "demonstrations and its own successes so far")
+            if given and name == "bc":
+                title, note = GIVEN
+            arms.append(Arm(name, title, rows, f"{note} ({output['checkpoint']})", output["checkpoint"]))
     order = ("bc", "best_bc", "control", "unfiltered")
     return tuple(sorted(arms, key=lambda arm: order.index(arm.name) if arm.name in order else len(order)))
 
