@@ -14,7 +14,15 @@ from rollout_manager.experts.libero.frames import (
     rotation_about,
     rotation_vector,
 )
-from rollout_manager.experts.libero.grasping import WIDEST, grasps, hand_rotation, nearer_turn, tilted, top_down
+from rollout_manager.experts.libero.grasping import (
+    WIDEST,
+    easier_turn,
+    grasps,
+    hand_rotation,
+    nearer_turn,
+    tilted,
+    top_down,
+)
 from rollout_manager.experts.libero.handles import handle_of
 from rollout_manager.experts.libero.knob import ridge
 from rollout_manager.experts.libero.motion import CLOSE, action_towards, hold
@@ -127,6 +135,17 @@ def test_of_two_ways_round_the_hand_takes_the_nearer_one() -> None:
     present = top_down(0.0)
     assert nearer_turn(top_down(np.pi), present) == pytest.approx(present, abs=1e-9)
     assert nearer_turn(top_down(0.2), present) == pytest.approx(top_down(0.2))
+
+
+def test_a_wrist_near_its_end_turns_the_other_way_round() -> None:
+    """A quarter turn to the right and one to the left close the same way; the wrist grows as the hand turns right."""
+    present, right, left = top_down(0.0), top_down(-np.pi / 2), top_down(np.pi / 2)
+    for rotation in (right, left):
+        assert easier_turn(rotation, present, 0.8) == pytest.approx(left, abs=1e-9)
+        assert easier_turn(rotation, present, -0.8) == pytest.approx(right, abs=1e-9)
+    assert easier_turn(top_down(0.2), present, 0.8) == pytest.approx(top_down(0.2))
+    assert easier_turn(top_down(-0.2), present, 2.5) == pytest.approx(top_down(np.pi - 0.2)), "further out is no way"
+    assert easier_turn(top_down(0.2), present, 2.5) == pytest.approx(top_down(0.2)), "back from the end it is"
 
 
 def test_a_box_is_taken_in_the_middle_across_its_narrow_side() -> None:

@@ -8,10 +8,10 @@ import numpy as np
 
 from rollout_manager.experts.libero.delivering import SAME_PLACE, Failures, Placing, alike, find_placing
 from rollout_manager.experts.libero.frames import Frame
-from rollout_manager.experts.libero.grasping import AZIMUTHS, TILTS, YAWS, Grasp, grasps, nearer_turn, tilted, top_down
+from rollout_manager.experts.libero.grasping import AZIMUTHS, TILTS, YAWS, Grasp, easier_turn, grasps, tilted, top_down
 from rollout_manager.experts.libero.imagination import OPEN, Held, Imagination
 from rollout_manager.experts.libero.placing import Placement, placements
-from rollout_manager.experts.libero.routes import backed, clear
+from rollout_manager.experts.libero.routes import backed, clear, raised
 from rollout_manager.experts.libero.world import Goal, World
 from vla_policy_node.observation import Float64Array
 
@@ -25,9 +25,12 @@ SIDE_COST = 2.0
 """For a metre to the left of a thing's middle, as the arm sees it: of two sides of a rim, which are alike, always the
 right one is taken, for the same reason. Where it cannot be, or the thing has slipped, it costs nothing."""
 PREGRASP = (0.03, 0.08)
-GRASPS_LOOKED_AT, GRASPS_TRIED = 80, 8
-"""Of each way the hand may lean: how many are looked at, and of how many that go it is seen where they lead."""
+GRASPS_LOOKED_AT, GRASPS_TRIED = 300, 8
+"""Of each way the hand may lean: how many are looked at, and of how many that go it is seen where they lead. In a
+drawer nearly all of them meet its sides."""
 BARELY_APART = 0.006
+LOOSE = 0.01
+"""How far a thing in the closed hand has to come up, or back the way the hand came, in m."""
 
 
 class ImpossibleError(Exception):
@@ -80,12 +83,12 @@ def _cheapest(
     for least_cost, lean in _leans():
         if least_cost >= least:
             break
-        usable = _usable(world, imagination, name, lean, failed.grasps, side_cost)
+        usable = _usable(world, imagination, name, lean, failed.grasps, side_cost, least)
         for grasp in islice(usable, GRASPS_TRIED):
             if grasp.cost >= least:
                 break
             tried += 1
-            held = Held(name, grasp.hand.inverse() @ thing, min(OPEN, grasp.width / 2))
+            held = _held(grasp, name, thing)
             placing = find_placing(world, imagination, goal, held, places, failed, least - grasp.cost)
             if placing is not None:
                 best, least = Carry(grasp, placing), grasp.cost + placing.cost
@@ -111,23 +114,38 @@ def _usable(
     lean: Lean,
     failed: Sequence[Frame],
     side_cost: float,
+    limit: float,
 ) -> Iterator[Grasp]:
-    """Grasps of a thing that the hand can reach without meeting anything, the cheapest first."""
+    """Grasps of a thing, cheaper than `limit`, that the hand can reach without meeting anything, the cheapest first."""
     thing = world.frame(name)
     avoided = list(failed)
     looked_at: list[Frame] = []
     for grasp in _candidates(world, imagination, name, lean, side_cost):
+        if grasp.cost >= limit:
+            return
         in_thing = thing.inverse() @ grasp.hand
         if any(alike(in_thing, other, SAME_PLACE) for other in avoided):
             continue
         if any(alike(in_thing, other, BARELY_APART) for other in looked_at):
             continue
         looked_at.append(in_thing)
-        if clear(imagination, backed(grasp.hand, grasp.hand.rotation[:, 2], PREGRASP)):
+        came = backed(grasp.hand, grasp.hand.rotation[:, 2], PREGRASP)
+        if clear(imagination, came) and _comes_loose(imagination, _held(grasp, name, thing), grasp.hand):
             avoided.append(in_thing)  # One of those that are nearly the same is enough.
             yield grasp
         if len(looked_at) == GRASPS_LOOKED_AT:
             return
+
+
+def _held(grasp: Grasp, name: str, thing: Frame) -> Held:
+    """A thing as a grasp will hold it."""
+    return Held(name, grasp.hand.inverse() @ thing, min(OPEN, grasp.width / 2))
+
+
+def _comes_loose(imagination: Imagination, held: Held, hand: Frame) -> bool:
+    """Whether the hand, closed, can move a thing: not where a finger goes down behind the side of a drawer as well."""
+    ways = raised(hand, LOOSE), hand.shifted(-LOOSE * hand.rotation[:, 2])
+    return any(clear(imagination, [way], None, held) for way in ways)
 
 
 def _candidates(world: World, imagination: Imagination, name: str, lean: Lean, side_cost: float) -> list[Grasp]:
@@ -138,11 +156,11 @@ def _candidates(world: World, imagination: Imagination, name: str, lean: Lean, s
     low, high = points.min(axis=0) - NEAR, points.max(axis=0) + NEAR
     low[2] += NEAR + ABOVE_GROUND
     around = _thinned(around[((around > low) & (around < high)).all(axis=1)], MOST_AROUND, rng)
-    present, middle = world.hand.rotation, (points.min(axis=0) + points.max(axis=0)) / 2
+    present, wrist, middle = world.hand.rotation, float(world.arm[-1]), (points.min(axis=0) + points.max(axis=0)) / 2
     found = [
         Grasp(g.hand, g.width, g.cost + cost + imagination.stretch_cost(g.hand) + side_cost * _left(g.hand, middle))
         for rotation, cost in lean
-        for g in grasps(points, around, nearer_turn(rotation, present), rng)
+        for g in grasps(points, around, easier_turn(rotation, present, wrist), rng)
     ]
     return sorted(found, key=lambda g: g.cost)
 

@@ -25,6 +25,8 @@ DEPTHS = (0.02, 0.03, 0.012)
 CANDIDATES = 60
 TOP_HALF, FINGER_SWEEP, FINGER_LENGTH = 0.012, 0.013, 0.06
 """How far aside the hand looks for the thing's top; half of what a finger sweeps; how long it is; in m."""
+FREE_WRIST = 2.2
+"""The arm's last joint turns to 2.9 rad either way; from here on a hand that leans as well gets stuck there."""
 LEAST_POINTS = 3
 """On the thing between the pads."""
 ROOM, BESIDE = 0.06, (0.06, 0.02)
@@ -76,6 +78,17 @@ def nearer_turn(rotation: Float64Array, present: Float64Array) -> Float64Array:
     """The same grasp with the fingers the other way round, where the hand has to turn less for it."""
     other = rotation @ np.diag([-1.0, -1.0, 1.0])
     return other if np.trace(other @ present.T) > np.trace(rotation @ present.T) else rotation
+
+
+def easier_turn(rotation: Float64Array, present: Float64Array, wrist: float) -> Float64Array:
+    """As `nearer_turn`, but the other way round where the nearer one takes the wrist near the end of its range.
+
+    Args: wrist: the arm's last joint at present, in rad; it grows as the hand turns about the way it points.
+    """
+    nearer = nearer_turn(rotation, present)
+    turn = present.T @ nearer
+    there = abs(wrist + float(np.arctan2(turn[1, 0], turn[0, 0])))
+    return nearer @ np.diag([-1.0, -1.0, 1.0]) if there > max(FREE_WRIST, abs(wrist)) else nearer
 
 
 def grasps(points: Float64Array, around: Float64Array, rotation: Float64Array, rng: np.random.Generator) -> list[Grasp]:
