@@ -28,6 +28,8 @@ PREGRASP = (0.03, 0.08)
 GRASPS_LOOKED_AT, GRASPS_TRIED = 300, 8
 """Of each way the hand may lean: how many are looked at, and of how many that go it is seen where they lead. In a
 drawer nearly all of them meet its sides."""
+DEAREST = 1.4
+"""Grasps that cost more slip, such as those across the edge of a plate: what has no better one is pushed instead."""
 BARELY_APART = 0.006
 LOOSE = 0.01
 """How far a thing in the closed hand has to come up, or back the way the hand came, in m."""
@@ -83,7 +85,7 @@ def _cheapest(
     for least_cost, lean in _leans():
         if least_cost >= least:
             break
-        usable = _usable(world, imagination, name, lean, failed.grasps, side_cost, least)
+        usable = _usable(world, imagination, name, lean, failed.grasps, side_cost, min(least, DEAREST))
         for grasp in islice(usable, GRASPS_TRIED):
             if grasp.cost >= least:
                 break
