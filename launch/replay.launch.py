@@ -20,7 +20,7 @@ from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
 from launch.events.process import ProcessExited
 from launch.launch_context import LaunchContext
-from launch.substitutions import LaunchConfiguration
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
 
 from rollout_manager.bag_reader import EpisodeReader
@@ -33,8 +33,14 @@ ARGUMENTS = {
     "loop": ("false", "begin again at the end"),
     "checkpoint": ("", "folder of a checkpoint that is shown the recording; empty: none"),
     "robot": ("", "name in config/robots/, or the path of a robot's YAML file; empty: the one that the bag names"),
-    "domain": ("0", "ROS_DOMAIN_ID of all nodes"),
-    "discovery": ("LOCALHOST", "ROS_AUTOMATIC_DISCOVERY_RANGE: LOCALHOST, or SUBNET for viewers elsewhere"),
+    "domain": (
+        EnvironmentVariable("ROS_DOMAIN_ID", default_value="0"),
+        "ROS_DOMAIN_ID of all nodes; without it the environment's",
+    ),
+    "discovery": (
+        EnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", default_value="LOCALHOST"),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE: LOCALHOST, or SUBNET for viewers elsewhere; without it the environment's",
+    ),
 }
 REPLAYED = "/replayed"
 

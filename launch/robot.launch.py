@@ -11,7 +11,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, RegisterEventH
 from launch.event_handlers import OnProcessExit
 from launch.events.process import ProcessExited
 from launch.launch_context import LaunchContext
-from launch.substitutions import LaunchConfiguration
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
 
 from vla_policy_node.locations import config_dir
@@ -32,8 +32,11 @@ DEFAULTS = {
     ),
     "mode": ("real_time", "real_time: a command every period, holding if need be; lockstep only for simulators"),
     "device": ("cpu", "where the network runs: cpu, cuda, ..."),
-    "domain": ("0", "ROS_DOMAIN_ID"),
-    "discovery": ("SUBNET", "ROS_AUTOMATIC_DISCOVERY_RANGE: SUBNET where the robot is another computer, LOCALHOST"),
+    "domain": (EnvironmentVariable("ROS_DOMAIN_ID", default_value="0"), "ROS_DOMAIN_ID; without it the environment's"),
+    "discovery": (
+        EnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", default_value="SUBNET"),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE: SUBNET where the robot is another computer; without it the environment's",
+    ),
 }
 
 

@@ -16,7 +16,7 @@ from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
 from launch.events.process import ProcessExited
 from launch.launch_context import LaunchContext
-from launch.substitutions import LaunchConfiguration
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
 
 from vla_policy_node.locations import config_dir
@@ -33,7 +33,10 @@ ARGUMENTS = {
     "rules": ("", "YAML file of success rules; empty: the simulator's own"),
     "mode": ("lockstep", "lockstep or real_time"),
     "output": ("runs/rollouts", "folder of the bags"),
-    "domain": ("0", "ROS_DOMAIN_ID of all nodes"),
+    "domain": (
+        EnvironmentVariable("ROS_DOMAIN_ID", default_value="0"),
+        "ROS_DOMAIN_ID of all nodes; without it the environment's",
+    ),
 }
 
 
