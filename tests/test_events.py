@@ -1,5 +1,6 @@
 """Safety events: told once when they begin and end, and counted by kind."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vla_policy_node.diagnostics import ERROR, OK, WARN
-from vla_policy_node.events import MOST_KINDS, OTHERS, SafetyEvent, SafetyEvents, event_message, kind_of
+from vla_policy_node.events import MOST_KINDS, OTHERS, EventLog, SafetyEvent, SafetyEvents, event_message, kind_of
 from vla_policy_node.messages import rosbags_maker, stamp_of, typestore
 from vla_policy_node.safety import SafeCommand
 from vla_policy_node.topics import EVENTS, MESSAGE_TYPES
 
+SECOND = 10**9
 ZERO = np.zeros(1, np.float32)
 
 
@@ -43,6 +45,43 @@ def test_every_episode_says_how_it_begins_and_counts_what_goes_on_in_it_anew() -
     events.restart()
     assert events.see(2, command("slow 3", held=False)) == SafetyEvent(2, False, ("slow 3",))
     assert events.counts == {"slow #": 2}
+
+
+def test_a_log_tells_of_a_hold_though_a_limit_was_just_told_and_of_another_hold_later() -> None:
+    told: list[SafetyEvent] = []
+    log = EventLog(told.append)
+    limited, late, silent = (
+        SafetyEvent(0, False, ("slow 2",)),
+        SafetyEvent(1, True, ("late",)),
+        SafetyEvent(2, True, ("silent",)),
+    )
+    log.see(limited, 0)
+    log.see(late, SECOND // 10)
+    assert told == [limited, late]
+    log.see(silent, SECOND // 5)
+    log.remind(SECOND)
+    assert told == [limited, late], "a hold was told less than a second ago"
+    log.remind(SECOND + SECOND // 10)
+    assert told == [limited, late, silent]
+    log.remind(5 * SECOND)
+    assert told == [limited, late, silent], "once"
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "slow", "late"]), st.integers(1, 10**9)), min_size=1, max_size=60))
+def test_a_log_has_at_most_a_line_of_each_sort_a_second_and_ends_with_what_is_so(steps: list[tuple[str, int]]) -> None:
+    told: list[tuple[int, SafetyEvent]] = []
+    now = 0
+    log = EventLog(lambda event: told.append((now, event)))
+    for reason, after in steps:
+        now += after
+        log.see(SafetyEvent(now, reason == "late", (reason,) if reason else ()), now)
+    last = SafetyEvent(now, steps[-1][0] == "late", (steps[-1][0],) if steps[-1][0] else ())
+    now += SECOND
+    log.remind(now)
+    assert told[-1][1] == last
+    for level in (OK, WARN, ERROR):
+        times = [at for at, event in told if event.status().level == level]
+        assert all(b - a >= SECOND for a, b in pairwise(times))
 
 
 def test_a_message_says_what_the_event_does_whoever_makes_it() -> None:

@@ -2,12 +2,14 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from vla_policy_node.diagnostics import ERROR, OK, WARN, Status, diagnostics_message
 from vla_policy_node.messages import MessageMaker
 from vla_policy_node.safety import SafeCommand
+from vla_policy_node.spec import NANOSECONDS
 
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d.]*(e[-+]?\d+)?(?!\w)")
 MOST_KINDS = 50
@@ -61,3 +63,30 @@ class SafetyEvents:
         for kind in sorted(kinds - (before[0] if before else frozenset())):
             self.counts[kind if kind in self.counts or len(self.counts) < MOST_KINDS else OTHERS] += 1
         return SafetyEvent(stamp_ns, command.held, command.reasons)
+
+
+class EventLog:
+    """Chooses which events go into a log: a command that is limited in every other tick would fill it.
+
+    Of holds, limits and being free each is told at most once a second. What was passed over and goes on is told later,
+    so that no arm is held for long without a line that says why.
+    """
+
+    def __init__(self, say: Callable[[SafetyEvent], None]) -> None:
+        self._say = say
+        self._told_ns: dict[int, int] = {}
+        self._untold: SafetyEvent | None = None
+
+    def see(self, event: SafetyEvent, now_ns: int) -> None:
+        """An event, and when it is seen on a clock that only goes forward."""
+        self._untold = event
+        self.remind(now_ns)
+
+    def remind(self, now_ns: int) -> None:
+        """To be called now and then: tell the last event, if it has not been told and its time has come."""
+        if self._untold is None:
+            return
+        level = self._untold.status().level
+        if now_ns - self._told_ns.get(level, now_ns - NANOSECONDS) >= NANOSECONDS:
+            self._told_ns[level], event, self._untold = now_ns, self._untold, None
+            self._say(event)

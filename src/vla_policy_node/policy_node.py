@@ -147,7 +147,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
     def _publish_diagnostics(self, driving: Driving) -> None:
         now_ns = int(self.get_clock().now().nanoseconds)
         message = diagnostics_message(rclpy_maker(), self.get_name(), now_ns, driving.statuses())
-        driving.topics.diagnostics.publish(message)
+        driving.topics.diagnose(message)
 
 
 def build() -> PolicyNode:

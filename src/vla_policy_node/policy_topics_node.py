@@ -1,5 +1,6 @@
 """What a policy node publishes: commands, chunks, diagnostics, and the messages of the robot's own controllers."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from vla_policy_node.command_messages import COMMAND_TYPES
 from vla_policy_node.command_spec import CommandSpec
-from vla_policy_node.events import SafetyEvent, event_message
+from vla_policy_node.events import EventLog, SafetyEvent, event_message
 from vla_policy_node.exceptions import PolicyNodeError
 from vla_policy_node.ros_node import message_class, publishers, rclpy_maker, settable, topic_qos
 from vla_policy_node.spec import RobotSpec
@@ -19,6 +20,7 @@ class PolicyTopics:
 
     def __init__(self, node: LifecycleNode, spec: RobotSpec) -> None:
         self._node, self._open = node, list[Any]()
+        self._log = EventLog(self._say)
         self.action, self.chunk, self.human, self.diagnostics, self._events = (
             self._publisher(topic, MESSAGE_TYPES[topic])
             for topic in (ACTION, ACTION_CHUNK, HUMAN_ACTION, DIAGNOSTICS, EVENTS)
@@ -34,14 +36,20 @@ class PolicyTopics:
 
     def tell(self, event: SafetyEvent) -> None:
         """Publish and log that commands begin to be held or limited, or are free again."""
-        status = event.status()
         self._events.publish(event_message(rclpy_maker(), event, self._node.get_name()))
+        self._log.see(event, time.monotonic_ns())
+
+    def diagnose(self, message: Any) -> None:
+        """Publish diagnostics, and log what has gone on without having been logged."""
+        self.diagnostics.publish(message)
+        self._log.remind(time.monotonic_ns())
+
+    def _say(self, event: SafetyEvent) -> None:
         log = self._node.get_logger()
         if event.reasons:
-            # A command that is limited in every other tick would fill the log.
-            log.warning(f"{'holds' if event.held else 'limited'}: {status.message}", throttle_duration_sec=1.0)
+            log.warning(f"{'holds' if event.held else 'limited'}: {event.status().message}")
         else:
-            log.info("free: what the policy asks for is sent", throttle_duration_sec=1.0)
+            log.info("free: what the policy asks for is sent")
 
     def check_alone(self, lockstep: bool) -> None:
         """Raises: PolicyNodeError: somebody else commands this robot; in lockstep: another policy node does."""
