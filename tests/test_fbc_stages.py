@@ -44,13 +44,17 @@ CONFIG = {
 ARMS = ("bc", "unfiltered", "fbc_1")
 
 
+def outputs_in(folder: Path) -> dict[str, Output]:
+    """What each stage of a run gave."""
+    return {stage["name"]: stage["output"] for stage in json.loads((folder / "journal.json").read_text())["stages"]}
+
+
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Output]]:
     """A run from scratch with the unfiltered arm: its folder, and what each stage gave."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     run_and_report(from_mapping(FBCConfig, CONFIG, "test"), folder)
-    stages = json.loads((folder / "journal.json").read_text())["stages"]
-    return folder, {stage["name"]: stage["output"] for stage in stages}
+    return folder, outputs_in(folder)
 
 
 def test_from_scratch_an_iteration_has_new_weights_and_the_base_statistics(
@@ -174,7 +178,7 @@ def test_rounds_may_begin_from_a_policy_that_there_is(outputs: tuple[Path, dict[
         "zero_shot": {},
     }
     run_and_report(from_mapping(FBCConfig, content, "test"), tmp_path)
-    made = {s["name"]: s["output"] for s in json.loads((tmp_path / "journal.json").read_text())["stages"]}
+    made = outputs_in(tmp_path)
     base, own = load_checkpoint(given), load_checkpoint(tmp_path / made["train fbc_1"]["checkpoint"])
     assert made["train bc"]["digest"] == own.lineage.parent == base.digest
     assert own.lineage.gradient_steps == base.lineage.gradient_steps + 3

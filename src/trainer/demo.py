@@ -16,14 +16,13 @@ from trainer.config import save_config, to_plain
 from trainer.exceptions import ConfigError
 from trainer.fbc import filtered_behaviour_cloning, references_beside
 from trainer.fbc_config import FBCConfig
-from trainer.fbc_stages import RunStages, network_of
+from trainer.fbc_stages import RunStages, given_base, network_of
 from trainer.features import cached_precision
 from trainer.films import make_films
 from trainer.journal import Journal
 from trainer.report import RESULTS, gather, write_report
 from trainer.report_data import Report
-from vla_policy_node.checkpoint import load_checkpoint
-from vla_policy_node.spec import RobotSpec, load_spec
+from vla_policy_node.spec import load_spec
 
 Say = Callable[[str], None]
 
@@ -88,22 +87,25 @@ def check(config: FBCConfig) -> None:
     if bags and not Path(bags).is_dir():
         raise ConfigError(f"demonstrations.bags '{bags}' is not a folder")
     if config.base_checkpoint:
-        _check_unseen(config, spec)
+        _check_unseen(config)
 
 
-def _check_unseen(config: FBCConfig, spec: RobotSpec) -> None:
+def _check_unseen(config: FBCConfig) -> None:
     """Raises: ConfigError: the base was trained on states that are to choose between policies, or to measure them."""
     plan = config.seed_plan
-    trained_on = {
-        name.rsplit("_a", 1)[0] for name in load_checkpoint(Path(config.base_checkpoint), spec).lineage.episodes
-    }
+    trained_on = set(map(_state, given_base(config).lineage.episodes))
     for purpose, seeds in (("evaluation", plan.evaluation), ("validation", plan.validation)):
-        ids = {episode_id(config.environment, t, s).rsplit("_a", 1)[0] for t in config.tasks for s in seeds}
+        ids = {_state(episode_id(config.environment, task, seed)) for task in config.tasks for seed in seeds}
         if seen := sorted(ids & trained_on):
             raise ConfigError(
                 f"base_checkpoint '{config.base_checkpoint}' was trained on {len(seen)} of the initial states that "
                 f"seeds.{purpose} is to try, such as {seen[0]}; choose another first seed"
             )
+
+
+def _state(episode: str) -> str:
+    """What an episode's id says of its task and initial state, whichever attempt it was."""
+    return episode.rsplit("_a", 1)[0]
 
 
 def stopwatch(console: Console) -> Say:

@@ -34,7 +34,7 @@ from trainer.journal import Journal, Output
 from trainer.loop import TrainResult
 from trainer.report_data import count
 from trainer.statistics import by_task
-from vla_policy_node.checkpoint import load_checkpoint
+from vla_policy_node.checkpoint import Checkpoint, load_checkpoint
 from vla_policy_node.network.config import NetworkConfig, load_network_config
 from vla_policy_node.normalization import Statistics
 from vla_policy_node.spec import load_spec
@@ -221,7 +221,7 @@ class RunStages:
 
     def _given(self) -> Output:
         """What a training run that made the base that was given would have said of it."""
-        base = load_checkpoint(Path(self.config.base_checkpoint).resolve(), load_spec(self.config.robot))
+        base = given_base(self.config)
         self._score(base.lineage.gradient_steps, base.folder)
         validation = self._validated(base.digest)
         tries = [sum(counts) for counts in zip(*validation.values(), strict=True)]
@@ -302,11 +302,14 @@ class RunStages:
         )
 
 
+def given_base(config: FBCConfig) -> Checkpoint:
+    """The policy that `base_checkpoint` names. Raises: CheckpointError: it is none, or of another robot."""
+    return load_checkpoint(Path(config.base_checkpoint).resolve(), load_spec(config.robot))
+
+
 def network_of(config: FBCConfig) -> NetworkConfig:
     """Of every policy of a run: that of the base that was given, or the configuration's."""
-    if config.base_checkpoint:
-        return load_checkpoint(Path(config.base_checkpoint), load_spec(config.robot)).config
-    return load_network_config(config.network)
+    return given_base(config).config if config.base_checkpoint else load_network_config(config.network)
 
 
 def measured(path: Path, digest: str) -> list[EpisodeResultRow]:

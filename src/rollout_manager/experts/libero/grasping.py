@@ -74,9 +74,15 @@ def tilted(tilt: float, azimuth: float) -> Iterator[Float64Array]:
     yield hand_rotation(approach, np.cross(approach, aside))
 
 
+def other_way_round(rotation: Float64Array) -> Float64Array:
+    """The same grasp with the fingers in each other's place."""
+    turned: Float64Array = rotation @ np.diag([-1.0, -1.0, 1.0])
+    return turned
+
+
 def nearer_turn(rotation: Float64Array, present: Float64Array) -> Float64Array:
     """The same grasp with the fingers the other way round, where the hand has to turn less for it."""
-    other = rotation @ np.diag([-1.0, -1.0, 1.0])
+    other = other_way_round(rotation)
     return other if np.trace(other @ present.T) > np.trace(rotation @ present.T) else rotation
 
 
@@ -88,7 +94,7 @@ def easier_turn(rotation: Float64Array, present: Float64Array, wrist: float) -> 
     nearer = nearer_turn(rotation, present)
     turn = present.T @ nearer
     there = abs(wrist + float(np.arctan2(turn[1, 0], turn[0, 0])))
-    return nearer @ np.diag([-1.0, -1.0, 1.0]) if there > max(FREE_WRIST, abs(wrist)) else nearer
+    return other_way_round(nearer) if there > max(FREE_WRIST, abs(wrist)) else nearer
 
 
 def grasps(points: Float64Array, around: Float64Array, rotation: Float64Array, rng: np.random.Generator) -> list[Grasp]:

@@ -4,7 +4,7 @@ import numpy as np
 
 from rollout_manager.experts.libero.carrying import ImpossibleError
 from rollout_manager.experts.libero.frames import UP, Frame, rotation_about
-from rollout_manager.experts.libero.grasping import hand_rotation, nearer_turn
+from rollout_manager.experts.libero.grasping import hand_rotation, nearer_turn, other_way_round
 from rollout_manager.experts.libero.imagination import Imagination
 from rollout_manager.experts.libero.motion import CLOSE, EXACT, GRIPPER_STEPS, OPEN, Motion, Way, go, hold
 from rollout_manager.experts.libero.pick_place import let_go, travel
@@ -73,7 +73,7 @@ def turn_knob(world: World, imagination: Imagination, goal: Goal) -> Motion[None
 def _hand(world: World, imagination: Imagination, hand: Frame, turn: float) -> Frame:
     """Of two ways round, the nearer one from which the hand can turn all the way."""
     near = Frame(hand.position, nearer_turn(hand.rotation, world.hand.rotation))
-    for start in (near, Frame(hand.position, near.rotation @ np.diag([-1.0, -1.0, 1.0]))):
+    for start in (near, Frame(hand.position, other_way_round(near.rotation))):
         arm = imagination.reach(start)
         for share in SHARES:
             turned = Frame(hand.position, rotation_about(UP, share * turn) @ start.rotation)
