@@ -247,16 +247,16 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(tmp_path: Path) -> N
     assert results[0]["gradient_norm"] == pytest.approx(results[1]["gradient_norm"], rel=1e-4)
 
 
-def test_the_best_checkpoint_is_kept_and_patience_ends_the_run(tmp_path: Path) -> None:
+def test_the_last_of_the_best_checkpoints_is_kept_and_patience_ends_the_run(tmp_path: Path) -> None:
     scores = {2: 0.25, 4: 0.75, 6: 0.75, 8: 0.5, 10: 0.9}
     config = small_training(10, validate_every=2, patience=2)
     result = run_training(tmp_path, "run", config, lambda step, checkpoint: scores[step])
-    # Step 4 is best; 6 equals it and 8 is worse, so patience is at its end before 10.
+    # Steps 4 and 6 are best, 6 has the lower learning rate; neither it nor 8 is better than 4, so patience ends before 10.
     assert (result.progress.step, result.progress.finished) == (8, True)
     assert [c.score for c in result.progress.candidates] == [0.25, 0.75, 0.75, 0.5]
-    assert result.best.step == 4
-    assert [p.name for p in (result.folder / "checkpoints").iterdir()] == ["step_00000004"]
-    assert load_checkpoint(result.checkpoint).lineage.gradient_steps == 4
+    assert result.best.step == 6
+    assert [p.name for p in (result.folder / "checkpoints").iterdir()] == ["step_00000006"]
+    assert load_checkpoint(result.checkpoint).lineage.gradient_steps == 6
     scored = [line["validation"] for line in read_history(result.folder) if "validation" in line]
     assert scored == [0.25, 0.75, 0.75, 0.5]
 

@@ -5,6 +5,7 @@ function of the seed and the step.
 """
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -49,15 +50,18 @@ class Progress:
 
     @property
     def best(self) -> Candidate | None:
-        """The candidate with the highest score, of equals the first; without scores the last one."""
-        scored = [c for c in self.candidates if c.score is not None]
-        if scored:
-            return max(scored, key=lambda c: c.score if c.score is not None else 0.0)
-        return self.candidates[-1] if self.candidates else None
+        """The candidate with the highest score; of equals, and without scores, the last one: its learning rate has come
+        down the farthest."""
+        return max(reversed(self.candidates), key=_score, default=None)
 
     def without_improvement(self) -> int:
-        """Validations since the best one."""
-        return len(self.candidates) - 1 - self.candidates.index(self.best) if self.best else 0
+        """Validations since the best score was first reached."""
+        scores = [_score(c) for c in self.candidates]
+        return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+
+
+def _score(candidate: Candidate) -> float:
+    return -math.inf if candidate.score is None else candidate.score
 
 
 @dataclass(frozen=True)
