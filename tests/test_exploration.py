@@ -11,7 +11,7 @@ from small_robot import ROBOT, observation
 from vla_policy_node.action_spec import ActionDimension
 from vla_policy_node.committed import Committed
 from vla_policy_node.exceptions import SpecError
-from vla_policy_node.exploration import BIAS_SHARE, SHIFT, Explore, ShiftedAim, exploring, shifted
+from vla_policy_node.exploration import BIAS_SHARE, Explore, ShiftedAim, exploring, shifted
 from vla_policy_node.observation import Observation
 from vla_policy_node.policy import ActionChunk
 from vla_policy_node.spec import RobotSpec
@@ -99,8 +99,8 @@ def test_what_is_refused() -> None:
 class Looking(Still):
     """A policy that remembers what it was shown."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, spec: RobotSpec = ROBOT) -> None:
+        super().__init__(spec)
         self.shown: list[Observation] = []
 
     def act(self, observation: Observation, committed: Committed | None = None) -> ActionChunk:
@@ -138,7 +138,27 @@ def test_size_of_a_shift_is_as_documented() -> None:
     for seed in range(2000):
         explore.reset(seed)
         shares.append(np.concatenate(list(explore._shares.values())))
-    np.testing.assert_allclose(np.std(shares, 0), 0.5 * SHIFT, rtol=0.06)
+    np.testing.assert_allclose(np.std(shares, 0), 0.5 * 0.1, rtol=0.06)
+
+
+def test_a_hand_is_told_to_be_elsewhere_where_the_robot_says_so() -> None:
+    values = tuple(replace(f, aim=a) for f, a in zip(ROBOT.proprioception, (0.1, 0.0, 0.02), strict=True))
+    policy = Looking(replace(ROBOT, proprioception=values, cameras=tuple(replace(c, aim=0.0) for c in ROBOT.cameras)))
+    explore, seen = ShiftedAim(policy, 0.5), observation()
+    for seed in range(2000):
+        explore.reset(seed)
+        explore.act(seen)
+    explore.act(seen)
+    offsets = np.array([o.proprioception - seen.proprioception for o in policy.shown])
+    np.testing.assert_array_equal(offsets[-1], offsets[-2], "the same all through an episode")
+    aims = [f.aim for f in values]
+    np.testing.assert_allclose(np.std(offsets, 0), 0.5 * np.array(aims), rtol=0.06, atol=1e-7)
+    np.testing.assert_array_equal(policy.shown[0].images["front"], seen.images["front"])
+    assert policy.spec.digest == ROBOT.digest
+    with pytest.raises(SpecError, match="aim -1 is not a number from 0 on"):
+        replace(ROBOT.proprioception[0], aim=-1)
+    with pytest.raises(SpecError, match="aim nan is not a number from 0 on"):
+        replace(ROBOT.cameras[0], aim=float("nan"))
 
 
 def test_aim_at_scale_zero_is_the_policy_itself() -> None:

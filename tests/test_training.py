@@ -251,7 +251,7 @@ def test_the_last_of_the_best_checkpoints_is_kept_and_patience_ends_the_run(tmp_
     scores = {2: 0.25, 4: 0.75, 6: 0.75, 8: 0.5, 10: 0.9}
     config = small_training(10, validate_every=2, patience=2)
     result = run_training(tmp_path, "run", config, lambda step, checkpoint: scores[step])
-    # Steps 4 and 6 are best, 6 has the lower learning rate; neither it nor 8 is better than 4, so patience ends before 10.
+    # Steps 4 and 6 are best, 6 has the lower learning rate; neither it nor 8 is better than 4: patience ends before 10.
     assert (result.progress.step, result.progress.finished) == (8, True)
     assert [c.score for c in result.progress.candidates] == [0.25, 0.75, 0.75, 0.5]
     assert result.best.step == 6

@@ -15,10 +15,6 @@ BIAS_SHARE = 0.2
 """Share of the noise's variance that stays the same all through an episode; the rest is drawn anew a chunk."""
 
 
-SHIFT = 0.1
-"""Standard deviation of a picture's shift at scale 1, as a share of its side."""
-
-
 def exploring(policy: Policy, scale: float) -> "Explore | ShiftedAim":
     """The policy, exploring as its robot says (`RobotSpec.explore`); at scale 0 unchanged.
 
@@ -29,15 +25,15 @@ def exploring(policy: Policy, scale: float) -> "Explore | ShiftedAim":
 
 
 class ShiftedAim:
-    """Shows the policy pictures that are shifted, each camera's by the same few pixels all through an episode.
+    """Shows the policy shifted pictures, or its hand elsewhere, by the same all through an episode.
 
     A policy that misses aims beside the thing, and does so again however its hand is pushed about: it sees where it has
-    got to and corrects. Shown the scene a little aside it aims a little aside, and now and then that is right. What is
-    recorded is the picture as it was, with the aim that succeeded: just what the policy did not know.
+    got to and corrects. Shown the scene or its hand a little aside it aims a little aside, and now and then that is
+    right. What is recorded is what there was, with the aim that succeeded: just what the policy did not know.
     """
 
     def __init__(self, policy: Policy, scale: float) -> None:
-        """Args: scale: standard deviation of a shift, as a share of a tenth of the picture's side.
+        """Args: scale: how far, as a share of `aim` of each camera and of each value of proprioception.
 
         Raises:
             SpecError: the scale is negative or not finite.
@@ -54,15 +50,19 @@ class ShiftedAim:
     def reset(self, seed: int) -> None:
         """Start a new episode: `seed` fixes its shifts."""
         self._policy.reset(seed)
-        shares = self._scale * SHIFT * np.random.default_rng(seed).standard_normal((len(self.spec.cameras), 2))
-        self._shares = dict(zip(self.spec.camera_names, shares, strict=True))
+        random, spec = np.random.default_rng(seed), self.spec
+        pictures = np.array([[camera.aim] for camera in spec.cameras]) * random.standard_normal((len(spec.cameras), 2))
+        self._shares = dict(zip(spec.camera_names, self._scale * pictures, strict=True))
+        aims = np.array([value.aim for value in spec.proprioception])
+        self._offset = (self._scale * aims * random.standard_normal(len(aims))).astype(np.float32)
 
     def act(self, observation: Observation, committed: Committed | None = None) -> ActionChunk:
-        """The policy's chunk for the shifted pictures."""
+        """The policy's chunk for what it is shown."""
         if not self._scale:
             return self._policy.act(observation, committed)
         images = {name: shifted(image, *self._shares[name]) for name, image in observation.images.items()}
-        return self._policy.act(replace(observation, images=images), committed)
+        proprioception = observation.proprioception + self._offset
+        return self._policy.act(replace(observation, images=images, proprioception=proprioception), committed)
 
 
 def shifted(image: ImageArray, down: float, right: float) -> ImageArray:

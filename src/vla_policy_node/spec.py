@@ -60,8 +60,12 @@ class CameraSpec:
     """Empty: `/camera/<name>/image_raw` or `/camera/<name>/compressed`."""
     max_silence_s: float | None = None
     """As `RobotSpec.max_silence_s`, of this camera; None: the robot's."""
+    aim: float = 0.1
+    """With `explore: aim`, standard deviation of its picture's shift at scale 1, as a share of its sides. No part of
+    the digest."""
 
     def __post_init__(self) -> None:
+        _check_aim(f"camera '{self.name}'", self.aim)
         one_of(f"camera '{self.name}': transport", self.transport, get_args(Transport))
         if self.max_silence_s is not None and not self.max_silence_s > 0:
             raise SpecError(f"camera '{self.name}': max_silence_s {self.max_silence_s} is not positive")
@@ -80,8 +84,12 @@ class ProprioceptionField:
     key: str
     """A joint's name, or one of `POSE_KEYS` for source `ee_pose`."""
     unit: str
+    aim: float = 0.0
+    """With `explore: aim`, standard deviation at scale 1 of what is added to it for the policy to see, in the unit. No
+    part of the digest."""
 
     def __post_init__(self) -> None:
+        _check_aim(f"proprioception '{self.name}'", self.aim)
         one_of(f"proprioception '{self.name}': source", self.source, get_args(ProprioceptionSource))
         if self.source == "ee_pose":
             one_of(f"proprioception '{self.name}': key", self.key, POSE_KEYS)
@@ -260,12 +268,14 @@ class RobotSpec:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (first 16 hex digits) of what a policy depends on: not topics, `NO_PART`, `NO_PART_OF_THE_DIGEST`."""
+        """SHA-256 (first 16 hex digits) of what a policy depends on: not topics, aims, `NO_PART` and so on."""
         content = asdict(self)
         for what in NO_PART:
             del content[what]
         for camera in content["cameras"]:
-            del camera["topic"], camera["transport"], camera["max_silence_s"]
+            del camera["topic"], camera["transport"], camera["max_silence_s"], camera["aim"]
+        for value in content["proprioception"]:
+            del value["aim"]
         for dimension in content["action"]:
             for what in NO_PART_OF_THE_DIGEST:
                 del dimension[what]
@@ -290,6 +300,11 @@ class RobotSpec:
         if parts.get("workspace") is not None:
             parts["workspace"] = build(WorkspaceSpec, parts["workspace"], f"{origin}: workspace")
         return build(RobotSpec, parts, origin, PARTS)
+
+
+def _check_aim(what: str, aim: float) -> None:
+    if not 0 <= aim < math.inf:
+        raise SpecError(f"{what}: aim {aim} is not a number from 0 on")
 
 
 PARTS = {
