@@ -45,7 +45,13 @@ NO_PART = (
     "workspace",
     "home",
 )
-"""Of a robot: what is no part of the digest, as `NO_PART_OF_THE_DIGEST` of its action's dimensions."""
+"""Of a robot: what is no part of the digest."""
+NO_PART_OF_EACH = {
+    "cameras": ("topic", "transport", "max_silence_s", "aim"),
+    "proprioception": ("aim",),
+    "action": NO_PART_OF_THE_DIGEST,
+}
+"""Of what a robot has several of: what of each is no part of the digest either."""
 
 
 @dataclass(frozen=True)
@@ -268,17 +274,14 @@ class RobotSpec:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (first 16 hex digits) of what a policy depends on: not topics, aims, `NO_PART` and so on."""
+        """SHA-256 (first 16 hex digits) of what a policy depends on: not `NO_PART` and `NO_PART_OF_EACH`."""
         content = asdict(self)
         for what in NO_PART:
             del content[what]
-        for camera in content["cameras"]:
-            del camera["topic"], camera["transport"], camera["max_silence_s"], camera["aim"]
-        for value in content["proprioception"]:
-            del value["aim"]
-        for dimension in content["action"]:
-            for what in NO_PART_OF_THE_DIGEST:
-                del dimension[what]
+        for several, parts in NO_PART_OF_EACH.items():
+            for one in content[several]:
+                for what in parts:
+                    del one[what]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
