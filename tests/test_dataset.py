@@ -219,6 +219,19 @@ def test_what_cannot_be_trained_on_is_named(tmp_path: Path) -> None:
         _load(tmp_path / "nowhere", tmp_path / "cache")
 
 
+def test_the_first_steps_of_an_episode_alone(tmp_path: Path) -> None:
+    paths = [write_bag(tmp_path / "bags", make_header(f"e{i}"), 6, seed=i) for i in range(3)]
+    cache = EpisodeCache(tmp_path / "cache")
+    all_of_them = load_episodes(paths, SPEC, SIZE, cache).episodes
+    cut = load_episodes(paths, SPEC, SIZE, cache, steps={paths[0]: 4, paths[1]: 0, paths[2]: 99}).episodes
+    assert [(len(e), e.whole) for e in cut] == [(4, False), (6, True), (6, True)]
+    for name in ("images", "proprioception", "actions", "stamps", "instruction_index"):
+        np.testing.assert_array_equal(getattr(cut[0], name), getattr(all_of_them[0], name)[:4])
+    dataset = WindowDataset(cut, SPEC, 3)
+    # What is masked is what lies behind the cut: of the window from the last step only that step is learned.
+    assert dataset.gather(np.array([1, 3])).mask.tolist() == [[True, True, True], [True, False, False]]
+
+
 def test_an_image_of_another_size_is_refused(tmp_path: Path) -> None:
     large = make_spec(size=(32, 40))
     path = write_bag(tmp_path, make_header(spec=SPEC), 2, large)

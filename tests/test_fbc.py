@@ -14,7 +14,7 @@ from trainer.collection import CollectionPlan, unsolved
 from trainer.config import from_mapping, to_plain
 from trainer.curriculum import PartialCreditConfig, check_attempts, not_mastered, progress_needed, states_by_uncertainty
 from trainer.exceptions import ConfigError
-from trainer.fbc import Trained, Tries, filtered_behaviour_cloning
+from trainer.fbc import Episodes, Trained, Tries, filtered_behaviour_cloning
 from trainer.fbc_config import CollectionConfig, FBCConfig
 from trainer.seeds import ROUND, SeedStarts, check_disjoint, in_rounds, plan_seeds
 
@@ -174,7 +174,7 @@ class Simulated:
         self.calls.append("demonstrate")
         return "bags/demonstrations"
 
-    def train(self, arm: str, iteration: int, start: Trained | None, episodes: Sequence[str]) -> Trained:
+    def train(self, arm: str, iteration: int, start: Trained | None, episodes: Episodes) -> Trained:
         name = f"{arm}_{iteration}" if iteration else arm
         self.calls.append(f"train {name}")
         self.given[name] = (start.name if start else None, tuple(episodes))
@@ -186,8 +186,9 @@ class Simulated:
         self.calls.append(f"collect {iteration} {','.join(tasks)} with {policy.name}")
         return Tries(iteration, (f"bags/{iteration}",))
 
-    def keep(self, tries: Tries, filtered: bool = True) -> tuple[str, ...]:
-        return (f"good {tries.iteration}",) if filtered else (f"good {tries.iteration}", f"bad {tries.iteration}")
+    def keep(self, tries: Tries, filtered: bool = True) -> Episodes:
+        good = {f"good {tries.iteration}": 0}
+        return good if filtered else {**good, f"bad {tries.iteration}": 0}
 
     def evaluate(self, arm: str, policy: Trained) -> None:
         self.calls.append(f"evaluate {arm}: {policy.name}")

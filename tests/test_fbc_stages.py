@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rollout_manager.bag import EpisodeReader
 from rollout_manager.catalog import Catalog
 from rollout_manager.episode import Outcome
 from rollout_manager.labels import append_label, make_label
@@ -133,6 +134,25 @@ def test_labels_decide_what_is_kept_and_caps_hold(tmp_path: Path) -> None:
     assert str(worst.relative_to(tmp_path)) not in kept
 
 
+def test_of_tries_kept_by_partial_credit_what_came_after_it_is_not_learned(tmp_path: Path) -> None:
+    """Expert tries that time ran out on stand in for a policy's; the unfiltered arm learns all of each."""
+    content = {**CONFIG, "filter": {"drivers": ["expert"]}, "partial_credit": {"sparse_below": 1, "start": 0.01}}
+    config = from_mapping(FBCConfig, content, "test")
+    bags = tmp_path / "bags" / "iteration_1"
+    plan = CollectionPlan("tries", "expert", ("reach-v3",), range(2), bags, tmp_path / "tries.csv", time_limit=12)
+    with WorkerPool(2) as pool:
+        PoolCollector("metaworld", "metaworld", pool, visible=False).collect(plan)
+        with Journal(tmp_path, to_plain(config)) as journal:
+            stages = stages_in(tmp_path, config, journal, pool)
+            tries = Tries(1, ("bags/iteration_1",))
+            kept = stages.keep(tries)
+            assert stages.keep(tries, filtered=False) == dict.fromkeys(kept, 0)
+    outcomes = {f"bags/iteration_1/{p.name}": EpisodeReader(p).outcome for p in bags.iterdir() if p.is_dir()}
+    assert kept == {path: outcome.progress_steps for path, outcome in outcomes.items() if outcome}
+    assert len(kept) == 2
+    assert all(0 < steps <= 12 for steps in kept.values())
+
+
 def test_a_bag_whose_row_was_lost_is_not_tried_again(tmp_path: Path) -> None:
     plan = CollectionPlan("tries", "expert", ("reach-v3",), range(2), tmp_path / "bags", tmp_path / "tries.csv")
     with WorkerPool(1) as pool:
@@ -152,7 +172,7 @@ def test_no_demonstration_of_a_task_ends_the_run_with_its_name(tmp_path: Path) -
     with WorkerPool(1) as pool, Journal(tmp_path, to_plain(config)) as journal:
         stages = stages_in(tmp_path, config, journal, pool)
         with pytest.raises(TrainerError, match="no successful demonstration of reach-v3, push-v3"):
-            stages.train("bc", 0, None, ())
+            stages.train("bc", 0, None, {})
         assert journal.stages == ()
 
 

@@ -52,6 +52,17 @@ def test_one_episode_is_judged_on_its_own(row: EpisodeRow, config: FilterConfig,
     assert judged == (Dropped(row, reason) if reason else Kept(row))
 
 
+def test_of_a_try_that_came_a_part_of_the_way_only_that_part_is_learned() -> None:
+    half = Outcome("truncated", 50, 0.6, progress_steps=20)
+    rows = [
+        _row("solved", outcome=replace(SUCCESS, progress_steps=20)),
+        _row("half", outcome=half, effective="failure"),
+        _row("solved-as-a-person-says", outcome=half),
+        _row("half-who-knows-when", outcome=TIME_UP, effective="failure"),
+    ]
+    assert list(select(rows, FilterConfig(min_progress=0.5)).steps.values()) == [0, 20, 0, 0]
+
+
 def test_episodes_of_another_robot_are_dropped() -> None:
     assert keep(_row(), FilterConfig(), "other") == Dropped(_row(), "another robot")
     assert keep(_row(), FilterConfig(), SPEC.digest) == Kept(_row())

@@ -78,14 +78,17 @@ class Outcome:
     """In words, where the ending alone does not say it (always for `aborted`)."""
     human_steps: int = 0
     """How many of the steps a human drove."""
+    progress_steps: int = 0
+    """After how many of the steps `progress` was first reached; 0: not known, or there was none."""
 
     def __post_init__(self) -> None:
         if self.ending not in get_args(Ending):
             raise RolloutError(f"ending '{self.ending}' is not one of {', '.join(get_args(Ending))}")
         if self.steps < 0 or not 0.0 <= self.progress <= 1.0:
             raise RolloutError(f"outcome with {self.steps} steps and progress {self.progress} is out of range")
-        if not 0 <= self.human_steps <= self.steps:
-            raise RolloutError(f"outcome with {self.human_steps} human steps of {self.steps} is out of range")
+        for what in ("human_steps", "progress_steps"):
+            if not 0 <= getattr(self, what) <= self.steps:
+                raise RolloutError(f"outcome with {what} {getattr(self, what)} of {self.steps} is out of range")
 
     @property
     def success(self) -> bool:
@@ -102,6 +105,20 @@ class Outcome:
     def from_dict(content: Mapping[str, Any]) -> "Outcome":
         """Raises: RolloutError: a key is unknown or missing."""
         return _from_dict(Outcome, content)
+
+
+@dataclass
+class BestProgress:
+    """The best partial credit of a try so far."""
+
+    value: float = 0.0
+    steps: int = 0
+    """After how many steps it was first reached."""
+
+    def see(self, progress: float, steps: int) -> None:
+        """Take in the partial credit, in [0, 1], after so many steps."""
+        if progress > self.value:
+            self.value, self.steps = progress, steps
 
 
 def aborted(counts: Mapping[str, int], reason: str) -> Outcome:

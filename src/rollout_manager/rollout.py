@@ -5,12 +5,20 @@ A simulator over ROS runs the same steps in the same order with the same stamps,
 
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from rollout_manager.env import Env, StepResult
-from rollout_manager.episode import ControlMode, EpisodeHeader, LabelSource, Outcome, episode_id
+from rollout_manager.env import Env
+from rollout_manager.episode import (
+    BestProgress,
+    ControlMode,
+    Ending,
+    EpisodeHeader,
+    LabelSource,
+    Outcome,
+    episode_id,
+)
 from rollout_manager.episode import Driver as DriverName
 from rollout_manager.exceptions import RolloutError
 from vla_policy_node.events import SafetyEvent
@@ -186,8 +194,12 @@ class _Progress:
 
     stamp_ns: int
     steps: int = 0
-    best: float = 0.0
+    best: BestProgress = field(default_factory=BestProgress)
     trouble: str = ""
+
+    def outcome(self, ending: Ending, reason: str = "") -> Outcome:
+        """How the episode ended, if it ended now."""
+        return Outcome(ending, self.steps, self.best.value, reason, progress_steps=self.best.steps)
 
 
 def run_episode(
@@ -214,7 +226,7 @@ def run_episode(
         outcome = _run(env, driver, header, time_limit, observers, images, so_far)
         last = env.read(cameras=True) if images else None
     except BaseException as error:
-        aborted = Outcome("aborted", so_far.steps, so_far.best, describe(error))
+        aborted = so_far.outcome("aborted", describe(error))
         for observer in started:
             observer.finish(aborted, so_far.stamp_ns, None)
         raise
@@ -258,14 +270,8 @@ def _run(
         result = env.step(decision.action)
         so_far.steps += 1
         so_far.stamp_ns += env.spec.period_ns
-        so_far.best = max(so_far.best, result.progress)
+        so_far.best.see(1.0 if result.success else result.progress, so_far.steps)
         so_far.trouble = decision.trouble
         if result.success or result.failure:
-            return _terminated(result, so_far)
-    return Outcome("truncated", so_far.steps, so_far.best, so_far.trouble)
-
-
-def _terminated(result: StepResult, so_far: _Progress) -> Outcome:
-    if result.success:
-        return Outcome("success", so_far.steps, 1.0)
-    return Outcome("failure", so_far.steps, so_far.best)
+            return so_far.outcome("success" if result.success else "failure")
+    return so_far.outcome("truncated", so_far.trouble)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rollout_manager.env import Env, StepResult
-from rollout_manager.episode import Ending, Outcome
+from rollout_manager.episode import BestProgress, Ending, Outcome
 from rollout_manager.exceptions import RolloutError, SimulatorError
 from vla_policy_node.messages import MessageMaker
 from vla_policy_node.observation import Float32Array, Float64Array, Readings
@@ -58,7 +58,7 @@ class Simulation:
         self.outcome: Outcome | None = None
         self.stamp_ns = 0
         self._steps = self._human_steps = self._asked = 0
-        self._best = 0.0
+        self._best = BestProgress()
 
     def reset(self, task: str, seed: int, time_limit_steps: int, now_ns: int) -> TaskInfo:
         """Set up a try.
@@ -74,7 +74,7 @@ class Simulation:
             raise SimulatorError(f"time_limit_steps {time_limit_steps} is negative; 0 means the task's own limit")
         self.info = None
         self.env.reset(task, seed)
-        self.outcome, self._best = None, 0.0
+        self.outcome, self._best = None, BestProgress()
         self._steps = self._human_steps = self._asked = 0
         self.stamp_ns = max(now_ns, self.stamp_ns + self._apart_ns) if self._apart_ns else now_ns
         self.info = TaskInfo(
@@ -125,22 +125,22 @@ class Simulation:
         if self._asked:
             self._asked, self._human_steps = self._asked - 1, self._human_steps + 1
         self.stamp_ns += self.env.spec.period_ns
-        self._best = max(self._best, result.progress)
+        self._best.see(1.0 if result.success else result.progress, self._steps)
         if result.success:
-            self.outcome = self._ended("success", 1.0)
+            self.outcome = self._ended("success")
         elif result.failure:
-            self.outcome = self._ended("failure", self._best)
+            self.outcome = self._ended("failure")
         elif self._steps >= self.info.time_limit_steps:
-            self.outcome = self._ended("truncated", self._best)
+            self.outcome = self._ended("truncated")
         return self.outcome
 
     def abort(self, reason: str) -> Outcome:
         """End the try for a reason that says nothing about the task."""
-        self.outcome = self._ended("aborted", self._best, reason)
+        self.outcome = self._ended("aborted", reason)
         return self.outcome
 
-    def _ended(self, ending: Ending, progress: float, reason: str = "") -> Outcome:
-        return Outcome(ending, self._steps, progress, reason, self._human_steps)
+    def _ended(self, ending: Ending, reason: str = "") -> Outcome:
+        return Outcome(ending, self._steps, self._best.value, reason, self._human_steps, self._best.steps)
 
 
 def refusal(env: Env, name: str, value: Any) -> str:

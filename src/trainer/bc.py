@@ -103,12 +103,11 @@ def run_behaviour_cloning(config: BehaviourCloningConfig, folder: Path) -> Train
     with Catalog.rebuild(config.bags, folder / "catalog.sqlite") as catalog:
         chosen = select(catalog.rows(), config.filter, spec.digest)
     print(f"{len(chosen.kept)} episodes kept, {len(chosen.dropped)} dropped {chosen.reasons() or ''}".rstrip())
-    paths = [row.path for row in chosen.rows]
     taken = load_checkpoint(start, spec).config if start else network
     cached_precision(config.training, taken.vision)  # refuses before anything is decoded
     size = image_size(taken, spec)
     cache = EpisodeCache(Path(config.cache) if config.cache else folder / "cache")
-    loaded = load_episodes(paths, spec, size, cache, progress=True)
+    loaded = load_episodes(list(chosen.steps), spec, size, cache, progress=True, steps=chosen.steps)
     for path, problem in loaded.problems.items():
         print(f"not used: {path}: {problem}")
     validate = None

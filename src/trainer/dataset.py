@@ -1,6 +1,6 @@
 """Training windows: an observation and the chunk of actions that followed it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,6 +154,7 @@ def load_episodes(
     cache: EpisodeCache,
     progress: bool = False,
     workers: int = 1,
+    steps: Mapping[Path, int] | None = None,
 ) -> LoadedEpisodes:
     """All bags as arrays, in the order of their paths. A bag that cannot be used is named, not fatal.
 
@@ -161,6 +162,7 @@ def load_episodes(
         image_size: height and width that the network takes.
         progress: show it.
         workers: processes that decode at once, where there is enough that is not in the cache.
+        steps: by path, how many of its first steps are wanted; 0, or no entry: all.
 
     Raises:
         DatasetError: none of them can be used.
@@ -172,7 +174,7 @@ def load_episodes(
     with ProgressBar("reading bags", len(paths), visible=progress) as bar:
         for path in sorted(paths):
             try:
-                episodes.append(load_episode(path, spec, image_size, cache))
+                episodes.append(load_episode(path, spec, image_size, cache).first((steps or {}).get(path, 0)))
             except (BagError, MessageError, DatasetError) as error:
                 problems[str(path)] = str(error)
             bar.advance()

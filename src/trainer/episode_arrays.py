@@ -7,7 +7,7 @@ observation here is the one that the robot acted on.
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,8 @@ class EpisodeArrays:
 
     human: BoolArray | None = None
     """Shape (T,): at which steps a human drove where both could; None where none did."""
+    whole: bool = True
+    """Whether these are all steps that the bag holds."""
 
     @property
     def seen(self) -> ImageArray | FeatureArray:
@@ -68,6 +70,22 @@ class EpisodeArrays:
     def is_demonstration(self) -> bool:
         """Whether an expert or a human drove, rather than a policy."""
         return self.header.driver in ("expert", "human")
+
+    def first(self, steps: int) -> "EpisodeArrays":
+        """Its first steps alone, at least one; all of them where there are no more, or with 0."""
+        if not 0 < steps < len(self):
+            return self
+        return replace(
+            self,
+            images=self.images[:steps],
+            proprioception=self.proprioception[:steps],
+            actions=self.actions[:steps],
+            stamps=self.stamps[:steps],
+            instruction_index=self.instruction_index[:steps],
+            features=None if self.features is None else self.features[:steps],
+            human=None if self.human is None else self.human[:steps],
+            whole=False,
+        )
 
     def learned(self, by_human: bool) -> BoolArray:
         """Which steps are learned from, shape (T,).

@@ -80,4 +80,5 @@ def _episode(entry: CacheEntry) -> EpisodeArrays:
     header = EpisodeHeader.from_dict(entry.about["header"])
     arrays = {name: entry.arrays[name] for name in ARRAYS}
     arrays |= {name: entry.arrays[name] for name in OPTIONAL if name in entry.arrays}
-    return EpisodeArrays(header, entry.about["bag_digest"], instructions=tuple(entry.about["instructions"]), **arrays)
+    texts = tuple(entry.about["instructions"])
+    return EpisodeArrays(header, entry.about["bag_digest"], instructions=texts, whole=True, **arrays)

@@ -18,6 +18,8 @@ from trainer.fbc_config import FBCConfig
 
 Successes = Mapping[str, tuple[int, int]]
 """Per task: successes, tries."""
+Episodes = Mapping[str, int]
+"""Paths of bags, relative to the run's folder, and how many of the first steps of each are learned from; 0: all."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class Stages(Protocol):
         """The folder of the demonstrations' bags, relative to the run's."""
         ...
 
-    def train(self, arm: str, iteration: int, start: Trained | None, episodes: Sequence[str]) -> Trained:
-        """Train on demonstrations and on the episodes (bag paths), from `start` or from new weights.
+    def train(self, arm: str, iteration: int, start: Trained | None, episodes: Episodes) -> Trained:
+        """Train on demonstrations and on the episodes, from `start` or from new weights.
 
         The checkpoint is chosen among the run's own by success on the validation seeds. Iteration 0 is the base;
         the runs of one iteration draw the same random numbers, whatever their arm.
@@ -66,8 +68,8 @@ class Stages(Protocol):
         """Try the tasks on the iteration's own seeds, retrying with exploration what failed."""
         ...
 
-    def keep(self, tries: Tries, filtered: bool = True) -> tuple[str, ...]:
-        """Paths of the bags that are to be learned from; `filtered=False` keeps failed tries too."""
+    def keep(self, tries: Tries, filtered: bool = True) -> Episodes:
+        """What is to be learned from; `filtered=False` keeps failed tries too, all of each."""
         ...
 
     def evaluate(self, arm: str, policy: Trained) -> None:
@@ -85,7 +87,7 @@ def filtered_behaviour_cloning(config: FBCConfig, stages: Stages) -> dict[str, T
     It ends early once every task is mastered.
     """
     stages.demonstrate()
-    arms = {"bc": stages.train("bc", 0, None, ())}
+    arms = {"bc": stages.train("bc", 0, None, {})}
     tries: list[Tries] = []
     policy = arms["bc"]
     while (collected := _try(config, stages, policy, len(tries) + 1)) is not None:
@@ -107,7 +109,7 @@ def references_beside(config: FBCConfig, stages: Stages) -> None:
     end early the last controls are trained in vain.
     """
     stages.demonstrate()
-    base = stages.train("bc", 0, None, ())
+    base = stages.train("bc", 0, None, {})
     if config.references.control:
         _controls(config, stages, base, config.iterations)
     if config.references.unfiltered:
@@ -129,8 +131,7 @@ def _try(config: FBCConfig, stages: Stages, policy: Trained, iteration: int) -> 
 
 def _learn(config: FBCConfig, stages: Stages, policy: Trained, tries: Sequence[Tries]) -> Trained:
     """The next policy, of demonstrations and of what succeeded in all rounds so far."""
-    kept = [path for collected in tries for path in stages.keep(collected)]
-    return stages.train("fbc", len(tries), _start(config, policy), kept)
+    return stages.train("fbc", len(tries), _start(config, policy), _kept(stages, tries))
 
 
 def _start(config: FBCConfig, policy: Trained) -> Trained | None:
@@ -157,11 +158,15 @@ def _controls(config: FBCConfig, stages: Stages, base: Trained, iterations: int)
     """After each iteration, the policy that was trained on demonstrations alone."""
     cloned = [base]
     for i in range(1, iterations + 1):
-        cloned.append(stages.train("control", i, _start(config, cloned[-1]), ()))
+        cloned.append(stages.train("control", i, _start(config, cloned[-1]), {}))
     return cloned[1:]
 
 
 def _unfiltered(config: FBCConfig, stages: Stages, policy: Trained, tries: Sequence[Tries]) -> Trained:
     """The next policy of those that learn from all tries so far."""
-    episodes = [path for collected in tries for path in stages.keep(collected, filtered=False)]
-    return stages.train("unfiltered", len(tries), _start(config, policy), episodes)
+    return stages.train("unfiltered", len(tries), _start(config, policy), _kept(stages, tries, filtered=False))
+
+
+def _kept(stages: Stages, tries: Sequence[Tries], filtered: bool = True) -> Episodes:
+    """What is learned from of all rounds so far."""
+    return {path: steps for collected in tries for path, steps in stages.keep(collected, filtered).items()}

@@ -27,9 +27,9 @@ from trainer.dataset import load_episodes
 from trainer.episode_cache import EpisodeCache
 from trainer.evaluate import EvaluationPlan, evaluate, rollout_score
 from trainer.exceptions import TrainerError
-from trainer.fbc import Trained, Tries
+from trainer.fbc import Episodes, Trained, Tries
 from trainer.fbc_config import FBCConfig
-from trainer.filter import select
+from trainer.filter import Kept, select
 from trainer.journal import Journal, Output
 from trainer.loop import TrainResult
 from trainer.report_data import count
@@ -63,7 +63,7 @@ class RunStages:
         what = f"the scripted expert demonstrates {len(self.config.tasks)} tasks"
         return str(self._stage("demonstrations", what, self._demonstrate)["bags"])
 
-    def train(self, arm: str, iteration: int, start: Trained | None, episodes: Sequence[str]) -> Trained:
+    def train(self, arm: str, iteration: int, start: Trained | None, episodes: Episodes) -> Trained:
         """See `Stages`."""
         name = f"{arm}_{iteration}" if iteration else arm
         own = f" and {len(episodes)} own tries" if episodes else ""
@@ -81,12 +81,12 @@ class RunStages:
         output = self._stage(f"collect {iteration}", what, lambda: self._collect(iteration, policy, tasks))
         return Tries(iteration, tuple(output["bags"]))
 
-    def keep(self, tries: Tries, filtered: bool = True) -> tuple[str, ...]:
+    def keep(self, tries: Tries, filtered: bool = True) -> Episodes:
         """See `Stages`."""
         kind, what = ("", "filtering") if filtered else (" unfiltered", "taking all of")
         name = f"keep {tries.iteration}{kind}"
         output = self._stage(name, f"{what} iteration {tries.iteration}'s tries", lambda: self._keep(tries, filtered))
-        return tuple(output["episodes"])
+        return {**dict.fromkeys(output["episodes"], 0), **output.get("first_steps", {})}
 
     def evaluate(self, arm: str, policy: Trained) -> None:
         """See `Stages`."""
@@ -174,7 +174,7 @@ class RunStages:
 
     def _keep(self, tries: Tries, filtered: bool) -> Output:
         rows = self._rows([self.folder / bags for bags in tries.bags])
-        kept: list[EpisodeRow] = []
+        kept: list[Kept] = []
         dropped: list[str] = []
         needed: dict[str, float] = {}
         for task in self.config.tasks:
@@ -187,23 +187,29 @@ class RunStages:
                 replace(self.config.filter, min_progress=needed[task]),
                 load_spec(self.config.robot).digest,
             )
-            kept += selection.rows
+            kept += selection.kept
             dropped += [one.reason for one in selection.dropped]
         return {
-            "episodes": [str(row.path.relative_to(self.folder.resolve())) for row in kept],
-            "kept": {task: sum(row.header.task == task for row in kept) for task in self.config.tasks},
+            "episodes": [self._relative(one.row) for one in kept],
+            "first_steps": {self._relative(one.row): one.steps for one in kept if filtered and one.steps},
+            "kept": {task: sum(one.row.header.task == task for one in kept) for task in self.config.tasks},
             "dropped": count(dropped),
             "progress_needed": needed,
         }
 
-    def _train(self, name: str, iteration: int, start: Trained | None, episodes: Sequence[str]) -> Output:
+    def _relative(self, row: EpisodeRow) -> str:
+        """A bag's path from the run's folder."""
+        return str(row.path.relative_to(self.folder.resolve()))
+
+    def _train(self, name: str, iteration: int, start: Trained | None, episodes: Episodes) -> Output:
         config = self.config
         spec = load_spec(config.robot)
         network = network_of(config)
         demonstrations = self._demonstrations()
-        paths = [*demonstrations, *(self.folder.resolve() / path for path in episodes)]
+        own = {self.folder.resolve() / path: steps for path, steps in episodes.items()}
         cache = EpisodeCache(self.folder / "cache")
-        loaded = load_episodes(paths, spec, image_size(network, spec), cache, progress=True, workers=config.workers)
+        size = image_size(network, spec)
+        loaded = load_episodes([*demonstrations, *own], spec, size, cache, True, config.workers, own)
         training = config.retrain if iteration else config.base
         result = behaviour_cloning(
             loaded.episodes,

@@ -82,7 +82,8 @@ class FeatureCache:
             raise DatasetError(f"episode '{name}' has no bag digest, so nothing can be kept for it")
         height, width = episode.images.shape[2:4]
         decoded = cache_key(episode.bag_digest, self.network.spec, (height, width))
-        return f"{decoded}.{self.network.features_digest}.{self.precision}"
+        part = "" if episode.whole else f".first_{len(episode)}"
+        return f"{decoded}.{self.network.features_digest}.{self.precision}{part}"
 
     def _features(self, episode: EpisodeArrays) -> FeatureArray:
         folder = self.episodes.root / self.key(episode)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 from rollout_manager.catalog import EpisodeRow
@@ -13,6 +14,16 @@ class Kept:
     """An episode to be trained on."""
 
     row: EpisodeRow
+
+    @property
+    def steps(self) -> int:
+        """How many of its first steps are learned from; 0: all, as of every success.
+
+        A try that came a part of the way mostly goes on with an empty hand until time is up: nothing is learned from
+        what it did after its best partial credit. All of one that does not say when that was (recorded by a ROS graph
+        of an earlier version, or on a real robot).
+        """
+        return 0 if self.row.success else self.row.outcome.progress_steps
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,11 @@ class Selection:
     def rows(self) -> list[EpisodeRow]:
         """The episodes to be trained on."""
         return [kept.row for kept in self.kept]
+
+    @property
+    def steps(self) -> dict[Path, int]:
+        """By the path of each bag, how many of its first steps are learned from; 0: all."""
+        return {kept.row.path: kept.steps for kept in self.kept}
 
     def reasons(self) -> dict[str, int]:
         """How many episodes were dropped for each reason."""

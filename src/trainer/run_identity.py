@@ -24,7 +24,10 @@ def run_identity(
     training = {f"training.{k}": v for k, v in to_plain(config).items() if k not in WHEN_NOT_WHAT}
     if config.learn_from == "all":
         del training["training.learn_from"]  # As in the states of runs from before it could be otherwise.
-    episodes = [(e.header.episode_id, e.bag_digest) for e in sampler.dataset.episodes]
+    episodes = [
+        (e.header.episode_id, e.bag_digest) if e.whole else (e.header.episode_id, e.bag_digest, len(e))
+        for e in sampler.dataset.episodes
+    ]
     features = sampler.dataset.episodes[0].features
     return {
         **training,
