@@ -17,29 +17,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rollout_manager.catalog import Catalog, EpisodeRow
 from rollout_manager.pool import WorkerPool
 from rollout_manager.results import EpisodeResultRow, latest_by_episode, read_results
 from trainer.bc import behaviour_cloning, image_size
 from trainer.collection import CollectionPlan, Collector, done_tries
-from trainer.curriculum import progress_needed, states_by_uncertainty
+from trainer.curriculum import states_by_uncertainty
 from trainer.dataset import load_episodes
 from trainer.episode_cache import EpisodeCache
 from trainer.evaluate import EvaluationPlan, evaluate, rollout_score
 from trainer.exceptions import TrainerError
 from trainer.fbc import Episodes, Trained, Tries
 from trainer.fbc_config import FBCConfig
-from trainer.filter import Kept, select
+from trainer.fbc_selection import DEMONSTRATIONS, demonstrated_bags, kept_bags
 from trainer.journal import Journal, Output
 from trainer.loop import TrainResult
-from trainer.report_data import count
 from trainer.statistics import by_task
 from vla_policy_node.checkpoint import Checkpoint, load_checkpoint
 from vla_policy_node.network.config import NetworkConfig, load_network_config
 from vla_policy_node.normalization import Statistics
 from vla_policy_node.spec import load_spec
 
-DEMONSTRATIONS = Path("bags") / "demonstrations"
 VALIDATION, EVALUATION, ZERO_SHOT = "validation.csv", "evaluation.csv", "zero_shot.csv"
 
 
@@ -85,7 +82,11 @@ class RunStages:
         """See `Stages`."""
         kind, what = ("", "filtering") if filtered else (" unfiltered", "taking all of")
         name = f"keep {tries.iteration}{kind}"
-        output = self._stage(name, f"{what} iteration {tries.iteration}'s tries", lambda: self._keep(tries, filtered))
+        output = self._stage(
+            name,
+            f"{what} iteration {tries.iteration}'s tries",
+            lambda: kept_bags(self.config, self.folder, tries, filtered),
+        )
         return {**dict.fromkeys(output["episodes"], 0), **output.get("first_steps", {})}
 
     def evaluate(self, arm: str, policy: Trained) -> None:
@@ -172,40 +173,11 @@ class RunStages:
         results = str(plan.results.relative_to(self.folder))
         return {"results": results, "tries": len(rows), "successes": sum(row.success for row in rows)}
 
-    def _keep(self, tries: Tries, filtered: bool) -> Output:
-        rows = self._rows([self.folder / bags for bags in tries.bags])
-        kept: list[Kept] = []
-        dropped: list[str] = []
-        needed: dict[str, float] = {}
-        for task in self.config.tasks:
-            of_task = [row for row in rows if row.header.task == task and row.effective != "aborted"]
-            solved = sum(row.success for row in of_task)
-            credit = progress_needed(self.config.partial_credit, tries.iteration, solved, len(of_task))
-            needed[task] = credit if filtered else 0.0
-            selection = select(
-                [row for row in rows if row.header.task == task],
-                replace(self.config.filter, min_progress=needed[task]),
-                load_spec(self.config.robot).digest,
-            )
-            kept += selection.kept
-            dropped += [one.reason for one in selection.dropped]
-        return {
-            "episodes": [self._relative(one.row) for one in kept],
-            "first_steps": {self._relative(one.row): one.steps for one in kept if filtered and one.steps},
-            "kept": {task: sum(one.row.header.task == task for one in kept) for task in self.config.tasks},
-            "dropped": count(dropped),
-            "progress_needed": needed,
-        }
-
-    def _relative(self, row: EpisodeRow) -> str:
-        """A bag's path from the run's folder."""
-        return str(row.path.relative_to(self.folder.resolve()))
-
     def _train(self, name: str, iteration: int, start: Trained | None, episodes: Episodes) -> Output:
         config = self.config
         spec = load_spec(config.robot)
         network = network_of(config)
-        demonstrations = self._demonstrations()
+        demonstrations = demonstrated_bags(config, self.folder)
         own = {self.folder.resolve() / path: steps for path, steps in episodes.items()}
         cache = EpisodeCache(self.folder / "cache")
         size = image_size(network, spec)
@@ -272,19 +244,6 @@ class RunStages:
             "validation": self._validated(result.best.digest),
             "candidates": candidates,
         }
-
-    def _demonstrations(self) -> list[Path]:
-        given = self.config.demonstrations.bags
-        rows = self._rows([Path(given) if given else self.folder / DEMONSTRATIONS])
-        chosen = select(rows, replace(self.config.filter, tasks=self.config.tasks), load_spec(self.config.robot).digest)
-        shown = {row.header.task for row in chosen.rows}
-        if missing := [task for task in self.config.tasks if task not in shown]:
-            raise TrainerError(f"no successful demonstration of {', '.join(missing)}; dropped: {chosen.reasons()}")
-        return [row.path for row in chosen.rows]
-
-    def _rows(self, roots: Sequence[Path]) -> list[EpisodeRow]:
-        with Catalog.rebuild(roots, ":memory:") as catalog:
-            return catalog.rows()
 
     def _validation(self, checkpoint: Path) -> EvaluationPlan:
         return self._plan(checkpoint, self.config.seed_plan.validation)
