@@ -68,8 +68,11 @@ class ShiftedAim:
 def shifted(image: ImageArray, down: float, right: float) -> ImageArray:
     """An image (H, W, 3) moved by whole pixels, by shares of its height and width; its edges are repeated."""
     height, width = image.shape[:2]
-    rows = np.clip(np.arange(height) - round(down * height), 0, height - 1)
-    columns = np.clip(np.arange(width) - round(right * width), 0, width - 1)
+    y, x = round(down * height), round(right * width)
+    if not y and not x:
+        return image
+    rows = np.clip(np.arange(height) - y, 0, height - 1)
+    columns = np.clip(np.arange(width) - x, 0, width - 1)
     return np.asarray(image[rows[:, None], columns], np.uint8)
 
 
