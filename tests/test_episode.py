@@ -51,11 +51,11 @@ def test_bad_headers_are_refused(changes: dict[str, object], words: str) -> None
 def test_bad_outcomes_are_refused() -> None:
     with pytest.raises(RolloutError, match="ending 'won' is not one of success"):
         Outcome("won", 1)  # type: ignore[arg-type]
-    with pytest.raises(RolloutError, match="progress_steps 4 of 3 is out of range"):
+    with pytest.raises(RolloutError, match="4 progress steps of 3 is out of range"):
         Outcome("truncated", 3, 0.5, progress_steps=4)
     with pytest.raises(RolloutError, match=r"progress 1\.5"):
         Outcome("success", 1, 1.5)
-    with pytest.raises(RolloutError, match="human_steps 3 of 2 is out of range"):
+    with pytest.raises(RolloutError, match="3 human steps of 2 is out of range"):
         Outcome("success", 2, 1.0, human_steps=3)
     with pytest.raises(RolloutError, match="missing"):
         Outcome.from_dict({"steps": 1})

@@ -86,9 +86,9 @@ class Outcome:
             raise RolloutError(f"ending '{self.ending}' is not one of {', '.join(get_args(Ending))}")
         if self.steps < 0 or not 0.0 <= self.progress <= 1.0:
             raise RolloutError(f"outcome with {self.steps} steps and progress {self.progress} is out of range")
-        for what in ("human_steps", "progress_steps"):
-            if not 0 <= getattr(self, what) <= self.steps:
-                raise RolloutError(f"outcome with {what} {getattr(self, what)} of {self.steps} is out of range")
+        for count, what in ((self.human_steps, "human steps"), (self.progress_steps, "progress steps")):
+            if not 0 <= count <= self.steps:
+                raise RolloutError(f"outcome with {count} {what} of {self.steps} is out of range")
 
     @property
     def success(self) -> bool:

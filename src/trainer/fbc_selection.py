@@ -36,14 +36,14 @@ def kept_bags(config: FBCConfig, folder: Path, tries: Tries, filtered: bool) -> 
         `episodes`, their paths from the run's folder; `first_steps`, of those that are not learned to their end; counts
         of what was `kept` by task and `dropped` by reason; `progress_needed` by task.
     """
-    rows = _rows([folder / bags for bags in tries.bags])
+    rows, robot = _rows([folder / bags for bags in tries.bags]), load_spec(config.robot).digest
     kept: list[Kept] = []
     dropped: list[str] = []
     needed: dict[str, float] = {}
     for task in config.tasks:
         of_task = [row for row in rows if row.header.task == task]
         needed[task] = _progress_needed(config, tries.iteration, of_task) if filtered else 0.0
-        chosen = select(of_task, replace(config.filter, min_progress=needed[task]), load_spec(config.robot).digest)
+        chosen = select(of_task, replace(config.filter, min_progress=needed[task]), robot)
         kept += chosen.kept
         dropped += [one.reason for one in chosen.dropped]
     paths = {str(one.row.path.relative_to(folder.resolve())): one for one in kept}
