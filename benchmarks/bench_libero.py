@@ -283,7 +283,7 @@ def main() -> int:
         "speed": lambda: measure_speed(tasks, given.steps, given.rounds),
         "reset": lambda: measure_reset(tasks),
         "memory": lambda: measure_memory(tasks),
-        "pool": lambda: measure_pool(tasks, max(given.rounds, 2)),
+        "pool": lambda: measure_pool(tasks, max(given.rounds, 5)),
     }
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
     results: Figures = {"cores": os.cpu_count(), "load": os.getloadavg(), "versions": LiberoEnv().versions()}

@@ -213,7 +213,7 @@ def test_a_node_that_was_held_up_hears_what_waits_before_it_says_silent(ros_doma
         os.kill(graph.pid("policy"), signal.SIGCONT)
         waited_ms = max(waited_ms, robot.live(12))
         # On a machine that stood still the robot was silent, and to say so is right.
-        assert all(told < waited_ms + 100 for told in silences(client)), "the node was held up, not the robot"
+        assert max(silences(client), default=0.0) < waited_ms + 100, "the node was held up, not the robot"
 
 
 def test_a_camera_that_shows_the_same_picture_for_ever_stops_the_arm(ros_domain: int, tmp_path: Path) -> None:

@@ -201,7 +201,8 @@ class Driving:
         return self.enabled or self._home.active or self._braking
 
     def _silent_at_ns(self) -> float:
-        return self._inputs.silent_at_ns() if self.enabled else math.inf
+        at_ns = self._inputs.silent_at_ns()
+        return at_ns if self.enabled else math.inf
 
     def _on_tick(self) -> None:
         if self.enabled:

@@ -1,6 +1,7 @@
 """A robot's streams as a node hears them: one subscription a topic, and how each is doing."""
 
 import math
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from rclpy.node import Node
 
 from vla_policy_node.diagnostics import Status, StreamMonitor
+from vla_policy_node.hold_ups import HoldUps
 from vla_policy_node.messages import observation_topics
 from vla_policy_node.ros_node import LATCHED, message_class, settable, take_waiting, topic_qos
 from vla_policy_node.spec import NANOSECONDS, RobotSpec
@@ -36,6 +38,8 @@ class ObservationInputs:
                 topic_qos(topic, lockstep),
                 qos_overriding_options=settable(),
             )
+        # Only a node that was held up for as long as a stream may be silent can take it for silent by that.
+        self._hold_ups = HoldUps(min(self._limits_ns.values(), default=math.inf), spec.period_ns)
 
     def close(self) -> None:
         """Listen no more."""
@@ -55,7 +59,8 @@ class ObservationInputs:
     def silent(self) -> tuple[str, ...]:
         """Which streams have been silent for longer than the robot's file allows, as reasons to hold.
 
-        What waits to be heard is heard first: a node that was busy for a moment has no silent robot.
+        What waits to be heard is heard first: a node that was busy for a moment has no silent robot. Nor has one that
+        was held up for longer, until what has come meanwhile has had a period to get here.
         """
         if self._now() <= self.silent_at_ns():
             return ()
@@ -66,12 +71,14 @@ class ObservationInputs:
     def silent_at_ns(self) -> float:
         """When the first stream will have been silent for too long if nothing more comes of it, on the node's clock.
 
-        It has passed only where nothing waits to be heard; inf where no stream can be silent for too long.
+        It has passed only where nothing waits to be heard; inf where no stream can be silent for too long. To be called
+        several times a period.
         """
+        left_ns = self._hold_ups.left_ns(time.monotonic_ns())
         if (at_ns := self._first_silent_at_ns()) < self._now():
             self._hear_waiting()
             at_ns = self._first_silent_at_ns()
-        return at_ns
+        return max(at_ns, self._now() + left_ns) if left_ns else at_ns
 
     def _first_silent_at_ns(self) -> float:
         now_ns = self._now()
