@@ -19,7 +19,7 @@ from rollout_manager.results import read_results
 from trainer import cli
 from trainer.commands.arguments import find_config, option
 from trainer.exceptions import ConfigError
-from trainer.pieces import TimeIsUp
+from trainer.pieces import Terminated, TimeIsUp
 from vla_policy_node.exceptions import SpecError
 
 HEAVY = ("torch", "mujoco", "matplotlib", "rclpy", "transformers", "metaworld", "accelerate")
@@ -84,6 +84,7 @@ def test_help_is_there_at_once() -> None:
         (BagError("torn"), 2, "encore: torn\n"),
         (ConfigError("steps"), 2, "encore: steps\n"),
         (KeyboardInterrupt(), 130, "\nencore bags: interrupted; the same command goes on where it was\n"),
+        (Terminated("told to stop"), 143, "\nencore bags: told to stop; the same command goes on where it was\n"),
         (
             TimeIsUp("5 minutes are over"),
             3,

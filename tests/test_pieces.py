@@ -1,13 +1,17 @@
 """Pieces of long work: the time ends it, nothing is left ticking, and no time means no end."""
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from trainer.exceptions import ConfigError
-from trainer.pieces import TimeIsUp, piece_of, uninterrupted
+from trainer.pieces import Terminated, TimeIsUp, piece_of, terminable, uninterrupted
 
 
 def test_it_ends_when_the_time_is_over_and_not_before() -> None:
@@ -65,6 +69,30 @@ def test_what_must_be_whole_is_and_the_end_comes_after_it() -> None:
         work()
     assert done == ["whole"]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_sigterm_ends_it_as_ctrl_c_does_and_what_must_be_whole_is() -> None:
+    done = []
+
+    def work() -> None:
+        with terminable(), uninterrupted():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("whole")
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Terminated, match="told to stop"):
+        work()
+    assert done == ["whole"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_that_nobody_handles_ends_the_process_after_what_must_be_whole() -> None:
+    code = "import signal; from trainer.pieces import uninterrupted\nwith uninterrupted():\n"
+    code += "    signal.raise_signal(signal.SIGTERM); print('whole', flush=True)\nprint('never')"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (ended.returncode, ended.stdout) == (-signal.SIGTERM, "whole\n")
 
 
 def test_in_another_thread_it_does_nothing() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rollout_manager.bag import EpisodeReader, verify
+from rollout_manager.graph import is_quiet
 from rollout_manager.results import read_results
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -42,10 +43,14 @@ def test_up_in_real_time_keeps_the_robots_rate(tmp_path: Path, ros_domain: int) 
     assert (row.control_mode, row.ending) == ("real_time", "success"), said
 
 
-def test_up_without_a_task_runs_until_it_is_stopped(tmp_path: Path, ros_domain: int) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_up_without_a_task_runs_until_it_is_stopped(
+    number: signal.Signals, code: int, tmp_path: Path, ros_domain: int
+) -> None:
     process = encore_up(tmp_path, ros_domain)
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(3)]
     assert "Ctrl-C stops all of them" in lines[-1], lines
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    process.send_signal(number)
+    assert process.wait(30) == code
+    assert is_quiet(ros_domain), "no node goes on without it"

@@ -11,7 +11,7 @@ from typing import cast
 
 from rollout_manager.exceptions import RolloutError
 from trainer.exceptions import TrainerError
-from trainer.pieces import TimeIsUp
+from trainer.pieces import Terminated, TimeIsUp, terminable
 from vla_policy_node.exceptions import PolicyNodeError
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
@@ -34,11 +34,14 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 }
 """Name of each subcommand: its module, which has `main(arguments) -> exit code`, and what it does."""
 
-FAILED, UNFINISHED, INTERRUPTED = 2, 3, 130
+FAILED, UNFINISHED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `encore`. Returns the exit code: 0, 1 (the command's own no), 2 (an error), 3 (time is up), 130 (Ctrl-C)."""
+    """Run `encore`.
+
+    Returns the exit code: 0, 1 (the command's own no), 2 (an error), 3 (time is up), 130 (Ctrl-C), 143 (SIGTERM).
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(overview())
@@ -48,15 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"'{name}' is not a command; valid are {', '.join(COMMANDS)}")
     try:
         command = cast(Callable[[Sequence[str]], int], importlib.import_module(COMMANDS[name][0]).main)
-        return command(rest)
+        with terminable():
+            return command(rest)
     except (PolicyNodeError, RolloutError, TrainerError) as error:
         return _fail(str(error))
     except TimeIsUp as end:
         print(f"\nencore {name}: {end}; the same command goes on where it was", file=sys.stderr)
         return UNFINISHED
-    except KeyboardInterrupt:
-        print(f"\nencore {name}: interrupted; the same command goes on where it was", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as end:
+        told = isinstance(end, Terminated)
+        print(
+            f"\nencore {name}: {end if told else 'interrupted'}; the same command goes on where it was", file=sys.stderr
+        )
+        return TERMINATED if told else INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has enough of it (`encore bags list | head`). Python's own flush at exit must not
         # complain about it either.

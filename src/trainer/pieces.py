@@ -1,5 +1,6 @@
-"""Long work in pieces: ended from within after some minutes, as Ctrl-C would end it, and gone on with later."""
+"""Long work in pieces: ended after some minutes, or by a signal, as Ctrl-C would end it, and gone on with later."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -8,16 +9,37 @@ from types import FrameType
 
 from trainer.exceptions import ConfigError
 
-DEFERRED = (signal.SIGINT, signal.SIGALRM)
+DEFERRED = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
 
 class TimeIsUp(KeyboardInterrupt):
     """The piece is over. What waits for Ctrl-C to put its things in order does so for this as well."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: a machine that shuts down, or a scheduler whose time is over, says so by it."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Within this, SIGTERM raises `Terminated` instead of ending the process as it stands. In the main thread only."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Terminated("told to stop")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Within this, Ctrl-C and the end of a piece wait; they come when it is over. For what must be done whole.
+    """Within this, Ctrl-C, SIGTERM and the end of a piece wait; they come when it is over. For what must be done whole.
 
     Blocking the signals would not do: another thread of the process takes them, and Python's handler runs all the same.
     """
@@ -35,6 +57,8 @@ def uninterrupted() -> Iterator[None]:
             handler = before[signal.Signals(first)]
             if callable(handler):
                 handler(first, frame)
+            elif handler is signal.SIG_DFL:
+                os.kill(os.getpid(), first)
 
 
 @contextmanager
