@@ -65,6 +65,11 @@ class EpisodeHeader:
         return _from_dict(EpisodeHeader, content)
 
 
+def was_helped(driver: str, human_steps: int) -> bool:
+    """Whether a human drove `human_steps` of what was to be `driver`'s own try; who demonstrates helps nobody."""
+    return driver != "human" and human_steps > 0
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How an episode ended."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from rollout_manager.episode import Ending, EpisodeHeader, Outcome
+from rollout_manager.episode import Ending, EpisodeHeader, Outcome, was_helped
 from rollout_manager.exceptions import ResultsError
 
 
@@ -59,7 +59,7 @@ class EpisodeResultRow:
 
         A human takes over where a policy goes wrong, so a success after that says nothing for the policy.
         """
-        return self.success and (self.driver == "human" or not self.human_steps)
+        return self.success and not was_helped(self.driver, self.human_steps)
 
     @staticmethod
     def of(header: EpisodeHeader, outcome: Outcome) -> "EpisodeResultRow":

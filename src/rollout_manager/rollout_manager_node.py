@@ -172,10 +172,10 @@ class RolloutManager:
         return made
 
     def _helped(self) -> int:
-        """How many tries of the schedule succeeded of which a human drove at least a step."""
+        """How many tries of the schedule succeeded with a human's help."""
         rows = latest_by_episode(read_results(self._results) if self._results.is_file() else ())
         own = [rows.get(attempt.episode_id) for _, tries in self._schedule.tries() for attempt in tries]
-        return sum(row is not None and row.success and row.human_steps > 0 for row in own)
+        return sum(row is not None and row.success and not row.unaided for row in own)
 
     def _adopt(self, bag: Path) -> bool:
         reader = EpisodeReader(bag)

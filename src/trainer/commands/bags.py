@@ -10,6 +10,7 @@ import tyro
 
 from rollout_manager.bag import EpisodeReader, recover, verify
 from rollout_manager.catalog import Catalog, EpisodeRow, find_bags
+from rollout_manager.episode import was_helped
 from rollout_manager.exceptions import BagError
 from rollout_manager.labels import read_labels
 from trainer.commands.arguments import parse
@@ -98,7 +99,7 @@ def list_bags(options: ListBags) -> int:
     for bag in damaged:
         print(f"damaged  {bag.problem}")
     size = sum(row.size_bytes for row in rows) / 1e6
-    helped = sum(row.success and row.outcome.human_steps > 0 for row in rows)
+    helped = sum(row.success and was_helped(row.header.driver, row.outcome.human_steps) for row in rows)
     successes = f"{sum(r.success for r in rows)} successes" + (f" ({helped} with a human's help)" if helped else "")
     print(f"{len(rows)} episodes, {successes}, {size:.1f} MB, {len(damaged)} damaged")
     return 0
