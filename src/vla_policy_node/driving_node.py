@@ -201,6 +201,7 @@ class Driving:
         return self.enabled or self._home.active or self._braking
 
     def _silent_at_ns(self) -> float:
+        # Also while disabled: looks that are not made would count as the node being held up.
         at_ns = self._inputs.silent_at_ns()
         return at_ns if self.enabled else math.inf
 
